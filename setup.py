@@ -1,0 +1,38 @@
+"""The package, as `settings.ini` describes it; the report templates travel inside the wheel."""
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+config = ConfigParser(delimiters=["="])
+config.read(HERE / "settings.ini", encoding="utf-8")
+settings = config["DEFAULT"]
+
+
+def requirements(key):
+    return settings[key].split()
+
+
+extras = {name: requirements(f"{name}_requirements") for name in ("posebench", "clip", "qwen", "dev")}
+
+setup(
+    name=settings["lib_name"],
+    version=settings["version"],
+    description=settings["description"],
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author=settings["author"],
+    author_email=settings["author_email"],
+    keywords=settings["keywords"],
+    license="Apache-2.0",
+    url=settings["git_url"],
+    python_requires=f">={settings['min_python']}",
+    packages=["qcfer", "qcfer.reports", "qcfer.params"],
+    package_dir={"qcfer": "qcfer", "qcfer.reports": "nbs/reports", "qcfer.params": "nbs/params"},
+    package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"]},
+    install_requires=requirements("requirements"),
+    extras_require=extras,
+    entry_points={"console_scripts": ["qcfer=qcfer.cli:main"]},
+    zip_safe=False,
+)
