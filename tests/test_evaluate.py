@@ -1,0 +1,419 @@
+"""qcfer.evaluate against scikit-learn, SciPy, closed forms, plain slow loops and simulated worlds whose truth is known."""
+
+import json
+import time
+import tracemalloc
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
+from sklearn import metrics as sk
+
+from qcfer import evaluate as ev
+from qcfer.labels import CLASSES
+
+SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1")
+classes = st.integers(0, 6)
+faces = st.lists(st.tuples(classes, classes, st.integers(0, 5)), min_size=1, max_size=60).map(lambda rows: np.array(rows).T)
+
+
+def world(seed, subjects, per_subject=1, spread=0.0):
+    """Simulated labels, predictions and subjects; the expected accuracy is 0.6 whatever `spread`, a subject's own luck."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(subjects), per_subject)
+    true = rng.integers(0, 7, len(group))
+    right = rng.random(len(group)) < 0.6 + rng.choice([-spread, spread], subjects)[group]
+    return true, np.where(right, true, (true + rng.integers(1, 7, len(group))) % 7), group
+
+
+def values(metrics):
+    return {name: metrics[name]["value"] for name in SUMMARY}
+
+
+# ---- point values
+
+
+@given(faces)
+def test_point_values_are_those_of_scikit_learn(rows):
+    true, predicted, _ = rows
+    scores = ev.score(true, predicted, n_boot=2)
+    precision, recall, f1, support = sk.precision_recall_fscore_support(true, predicted, labels=range(7), zero_division=0)
+    present = np.unique(true)
+    assert values(scores) == pytest.approx(
+        {
+            "accuracy": sk.accuracy_score(true, predicted),
+            "balanced_accuracy": sk.recall_score(true, predicted, labels=present, average="macro"),
+            "macro_f1": sk.f1_score(true, predicted, average="macro", zero_division=0),
+        }
+    )
+    for c, name in enumerate(CLASSES):
+        found = scores["per_class"][name]
+        expected = {"precision": precision[c], "recall": recall[c], "f1": f1[c]}
+        assert {key: found[key]["value"] for key in expected} == pytest.approx(expected)
+        assert {found[key]["n"] for key in expected} == {found["n"]} == {support[c]}
+    np.testing.assert_array_equal(ev.confusion(true, predicted), sk.confusion_matrix(true, predicted, labels=range(7)))
+
+
+def test_balanced_accuracy_is_that_of_scikit_learn_when_every_class_occurs():
+    true, predicted, _ = world(3, 200)
+    found = ev.score(true, predicted, n_boot=2)["balanced_accuracy"]["value"]
+    assert found == pytest.approx(sk.balanced_accuracy_score(true, predicted))
+
+
+def test_a_case_worked_by_hand():
+    scores = ev.score([3, 3, 3, 0], [3, 3, 0, 0], n_boot=5)
+    assert values(scores) == pytest.approx({"accuracy": 3 / 4, "balanced_accuracy": 5 / 6, "macro_f1": (4 / 5 + 2 / 3) / 2})
+    happiness, fear = scores["per_class"]["happiness"], scores["per_class"]["fear"]
+    assert (happiness["precision"]["value"], happiness["recall"]["value"], happiness["n"]) == pytest.approx((1, 2 / 3, 3))
+    assert fear["recall"] == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 0}
+
+
+@given(faces)
+def test_a_score_is_plain_json_with_ordered_bounds_and_no_nan(rows):
+    scores = ev.score(*rows, n_boot=20)
+    assert json.loads(json.dumps(scores, allow_nan=False)) == scores
+    for metric in [scores[name] for name in SUMMARY]:
+        assert 0 <= metric["low"] <= metric["high"] <= 1 and metric["n"] == rows.shape[1]
+
+
+# ---- intervals
+
+
+def loop_bootstrap(true, predicted, group, n_boot, seed=1):
+    """The bootstrap as a textbook writes it: draw groups, gather their rows, call scikit-learn."""
+    rng, names = np.random.default_rng(seed), np.unique(group)
+    rows_of = {name: np.flatnonzero(group == name) for name in names}
+    for _ in range(n_boot):
+        rows = np.concatenate([rows_of[name] for name in rng.choice(names, len(names))])
+        t, p = true[rows], predicted[rows]
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(t, p, labels=range(7), zero_division=0)
+        yield [(t == p).mean(), recall[np.unique(t)].mean(), f1[np.union1d(t, p)].mean(), precision[2], recall[2], f1[2]]
+
+
+@pytest.mark.parametrize("per_subject", [1, 5])
+def test_intervals_are_those_of_a_plain_loop(per_subject):
+    true, predicted, group = world(0, 200 // per_subject, per_subject, spread=0.3)
+    group = np.array([f"subject {g % 23 if per_subject > 1 else g}" for g in group])  # unequal sizes, names as words
+    draws = np.array(list(loop_bootstrap(true, predicted, group, 1500)))
+    scores = ev.score(true, predicted, group, n_boot=6000)
+    fear = scores["per_class"]["fear"]
+    found = [scores[name] for name in SUMMARY] + [fear[name] for name in ("precision", "recall", "f1")]
+    for metric, column in zip(found, draws.T):
+        # a 2.5 % quantile of 1,500 normal draws has a standard error of 0.07 standard deviations; four of them
+        assert [metric["low"], metric["high"]] == pytest.approx(np.percentile(column, [2.5, 97.5]), abs=0.28 * column.std())
+
+
+def test_without_groups_the_accuracy_interval_is_binomial():
+    true, predicted, _ = world(1, 1000)
+    found = ev.score(true, predicted, n_boot=20_000)["accuracy"]
+    expected = binom.ppf([0.025, 0.975], 1000, found["value"]) / 1000
+    assert [found["low"], found["high"]] == pytest.approx(expected, abs=0.002)
+
+
+def test_the_same_seed_gives_the_same_interval_whatever_the_order_and_names():
+    true, predicted, group = world(2, 60, 4, spread=0.3)
+    shuffled = np.random.default_rng(0).permutation(len(true))
+    renamed = np.array([f"s{(g * 7) % 60}" for g in group])
+    expected = ev.score(true, predicted, group)
+    assert ev.score(true[shuffled], predicted[shuffled], renamed[shuffled]) == expected
+    assert ev.score(true, predicted, group, seed=1) != expected
+    assert values(ev.score(true, predicted, group, seed=1)) == values(expected)
+
+
+def test_groups_of_one_are_no_groups():
+    true, predicted, group = world(4, 300)
+    assert ev.score(true, predicted, group) == ev.score(true, predicted)
+
+
+def test_copies_of_a_face_add_no_evidence():
+    true, predicted, group = world(5, 200)
+    once, tenfold = ev.score(true, predicted, group), ev.score(*(np.repeat(column, 10) for column in (true, predicted, group)))
+    assert tenfold["accuracy"]["n"] == 2000
+    assert {**tenfold["accuracy"], "n": 200} == pytest.approx(once["accuracy"])
+
+
+@pytest.mark.parametrize(("subjects", "per_subject", "spread"), [(300, 1, 0.0), (60, 6, 0.3)])
+def test_intervals_hold_the_truth_as_often_as_they_say(subjects, per_subject, spread):
+    hits = 0
+    for seed in range(400):
+        found = ev.score(*world(seed, subjects, per_subject, spread), n_boot=400)["accuracy"]
+        hits += found["low"] <= 0.6 <= found["high"]
+    assert 0.92 <= hits / 400 <= 0.98
+
+
+def test_intervals_that_ignore_subjects_hold_it_too_seldom():
+    hits = 0
+    for seed in range(200):
+        true, predicted, _ = world(seed, 60, 6, spread=0.3)
+        found = ev.score(true, predicted, n_boot=400)["accuracy"]
+        hits += found["low"] <= 0.6 <= found["high"]
+    assert hits / 200 < 0.88
+
+
+def test_a_hundred_thousand_faces_fit_in_little_memory():
+    true, predicted, group = world(6, 33_334, 3, spread=0.3)  # thousands of different kinds of group: the worst case
+    tracemalloc.start()
+    found = ev.score(true, predicted, group)["accuracy"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found["n"] == 100_002 and 0.002 < found["high"] - found["low"] < 0.02
+    assert peak < 250e6
+
+
+def test_it_is_far_faster_than_a_loop():
+    true, predicted, group = world(7, 3589)
+
+    def seconds(run):
+        start = time.perf_counter()
+        run()
+        return time.perf_counter() - start
+
+    fast = min(seconds(lambda: ev.score(true, predicted, group)) for _ in range(3))
+    slow = seconds(lambda: list(loop_bootstrap(true, predicted, group, 10))) * 200
+    assert slow / fast > 20
+
+
+# ---- parts of a test set
+
+
+def table(**columns):
+    rows = max(len(column) for column in columns.values())
+    return pd.DataFrame({"label": [0] * rows, "predicted": [0] * rows, "group": range(rows), "split": "test"} | columns)
+
+
+def test_bins_and_profile_by_hand():
+    yaw = [0, 15, -15.1, 30, -30.1, 45, 45.1, -90, np.nan]
+    right = [1, 1, 1, 0, 1, 0, 0, 1, 0]
+    scores = ev.evaluate(table(yaw=yaw, predicted=[1 - r for r in right]), n_boot=10)
+    found = {name: (part["accuracy"]["n"], part["accuracy"]["value"]) for name, part in scores["yaw_bins"].items()}
+    assert found == {"frontal": (2, 1), "moderate": (2, 0.5), "large": (2, 0.5), "extreme": (2, 0.5)}
+    assert (scores["profile"]["accuracy"]["n"], scores["profile"]["accuracy"]["value"]) == (4, 0.5)
+    assert (scores["test"]["accuracy"]["n"], scores["test"]["accuracy"]["value"]) == (9, pytest.approx(5 / 9))
+
+
+def test_parts_that_nobody_measured_are_absent():
+    assert list(ev.evaluate(table(label=[0, 1]), n_boot=5)) == ["test"]
+    assert list(ev.evaluate(table(yaw=[np.nan, np.nan]), n_boot=5)) == ["test"]
+    frontal = ev.evaluate(table(yaw=[1.0, -2.0], usage=["PublicTest"] * 2), n_boot=5)
+    assert set(frontal) == {"test", "yaw_bins"} and list(frontal["yaw_bins"]) == ["frontal"]
+
+
+def test_only_the_test_split_counts_and_each_usage_is_scored():
+    predictions = table(
+        label=[0, 0, 1, 1, 5], predicted=[0, 1, 1, 1, 6], split=["test"] * 4 + ["val"],
+        usage=["PublicTest", "PublicTest", "PrivateTest", "PrivateTest", "Training"],
+    )  # fmt: skip
+    scores = ev.evaluate(predictions, n_boot=5)
+    assert scores["test"]["accuracy"]["n"] == 4
+    assert {name: part["accuracy"]["value"] for name, part in scores["usage"].items()} == {"PublicTest": 0.5, "PrivateTest": 1}
+
+
+def test_groups_reach_the_interval():
+    true, predicted, group = world(8, 60, 6, spread=0.3)
+    scores = ev.evaluate(table(label=true, predicted=predicted, group=group, yaw=np.zeros(360)))
+    assert scores["test"] == ev.score(true, predicted, group) == scores["yaw_bins"]["frontal"]
+
+
+# ---- comparisons
+
+
+@given(faces.flatmap(lambda rows: st.lists(classes, min_size=rows.shape[1], max_size=rows.shape[1]).map(lambda b: (*rows, b))))
+def test_mcnemar_is_the_exact_binomial_test(rows):
+    true, a, group, b = (np.array(row) for row in rows)
+    only_a, only_b = int(((a == true) & (b != true)).sum()), int(((b == true) & (a != true)).sum())
+    expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
+    found = ev.compare(true, a, b, group, n_boot=2)
+    assert found["p_mcnemar"] == pytest.approx(expected)
+    assert found["value"] == pytest.approx((b == true).mean() - (a == true).mean())
+    assert ev.compare(true, a, b, n_boot=2)["p_permutation"] == pytest.approx(expected)
+    mirrored = ev.compare(true, b, a, group, n_boot=2)
+    assert mirrored["p_permutation"] == pytest.approx(found["p_permutation"]) and mirrored["value"] == -found["value"]
+    json.dumps(found, allow_nan=False)
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=9))
+@settings(max_examples=60)
+def test_the_permutation_test_equals_enumeration(wins):
+    """Each group's faces: `x` that only A gets right, `y` that only B gets right, and one that both do."""
+    true, a, b, group = (
+        np.concatenate(column)
+        for column in zip(*(([0] * (x + y + 1), [0] * x + [1] * y + [0], [1] * x + [0] * y + [0], [g] * (x + y + 1))
+                            for g, (x, y) in enumerate(wins)))
+    )  # fmt: skip
+    differences = np.array([y - x for x, y in wins])
+    sums = [abs((differences * signs).sum()) for signs in product([1, -1], repeat=len(wins))]
+    expected = np.mean(np.array(sums) >= abs(differences.sum()))
+    assert ev.compare(true, a, b, group, n_boot=2)["p_permutation"] == pytest.approx(expected)
+
+
+def test_the_permutation_test_agrees_with_random_flips_of_many_groups():
+    rng = np.random.default_rng(0)
+    true, a, group = world(9, 400, 5, spread=0.2)
+    b = np.where(rng.random(len(true)) < 0.08, np.where(rng.random(len(true)) < 0.6, true, (true + 1) % 7), a)
+    differences = np.bincount(group, (b == true) * 1.0 - (a == true))
+    flips = rng.choice([1, -1], (20_000, 400)) @ differences
+    expected = np.mean(np.abs(flips) >= abs(differences.sum()) - 1e-9)
+    assert 0.001 < expected < 0.5
+    assert ev.compare(true, a, b, group)["p_permutation"] == pytest.approx(expected, abs=4 * (expected / 20_000) ** 0.5)
+
+
+def test_the_interval_of_a_difference_is_paired():
+    rng = np.random.default_rng(0)
+    true, a, _ = world(10, 2000)
+    b = np.where((a != true) & (rng.random(2000) < 0.1), true, a)
+    found = ev.compare(true, a, b)
+    per_face = (b == true) * 1.0 - (a == true)
+    assert found["n"] == 2000 and found["value"] == pytest.approx(per_face.mean())
+    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * per_face.std() / 2000**0.5, rel=0.1)
+
+
+def null_rivals(seed, subjects, per_subject):
+    """Two equally good classifiers; where subjects have several faces, whole subjects go to one or the other."""
+    rng = np.random.default_rng(seed)
+    true, base, group = world(seed, subjects, per_subject)
+    luck = rng.choice([0, 1, 2], subjects)[group]
+    wrong = (true + 1) % 7
+    return true, *(np.where(luck == side, true, np.where(luck == 3 - side, wrong, base)) for side in (1, 2)), group
+
+
+@pytest.mark.parametrize(("subjects", "per_subject"), [(300, 1), (60, 5)])
+def test_false_alarms_are_five_percent(subjects, per_subject):
+    trials = 1000
+    p_values = [ev.compare(*null_rivals(seed, subjects, per_subject), n_boot=1)["p_permutation"] for seed in range(trials)]
+    alarms = int((np.array(p_values) < 0.05).sum())
+    assert binomtest(alarms, trials, 0.05).pvalue > 0.001 or 30 <= alarms <= 50  # discreteness may cost a little
+
+
+def test_mcnemar_cries_wolf_on_subjects():
+    p_values = [ev.compare(*null_rivals(seed, 60, 5), n_boot=1)["p_mcnemar"] for seed in range(200)]
+    assert np.mean(np.array(p_values) < 0.05) > 0.2
+
+
+def test_a_real_difference_is_found_and_lies_in_its_interval():
+    found = 0
+    for seed in range(100):
+        true, a, group = world(seed, 100, 5, spread=0.2)
+        b = np.where((a != true) & (np.random.default_rng(seed).random(500) < 0.1), true, a)
+        result = ev.compare(true, a, b, group, n_boot=200)
+        found += result["p_permutation"] < 0.05 and result["low"] > 0
+    assert found > 90
+
+
+def test_a_hundred_thousand_faces_are_compared_exactly():
+    true, a, group = world(11, 20_000, 5)
+    b = np.where(np.random.default_rng(0).random(100_000) < 0.3, world(12, 20_000, 5)[1], a)
+    result = ev.compare(true, a, b, group)
+    assert 0 <= result["p_permutation"] < 1e-100 and result["high"] < 0
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
+    adjusted = ev.holm(p_values)
+    for level in (0.001, 0.05, 0.3):
+        rejected, order = set(), np.argsort(p_values, kind="stable")
+        for step, index in enumerate(order):
+            if p_values[index] * (len(p_values) - step) > level:
+                break
+            rejected.add(int(index))
+        assert set(np.flatnonzero(adjusted <= level)) == rejected
+    assert np.all(adjusted >= np.array(p_values)) and np.all(adjusted <= 1)
+
+
+def test_a_ladder_compares_every_rung_with_the_full_method():
+    true, full, group = world(13, 50, 4)
+    worse = np.where(np.arange(200) % 5 == 0, (true + 1) % 7, full)
+    base = table(label=true, group=group, image=[f"{i}.png" for i in range(200)])
+    rungs = {"a": base.assign(predicted=worse), "b": base.assign(predicted=full), "full": base.assign(predicted=full)}
+    steps = ev.ladder(rungs, n_boot=50)
+    assert [step["name"] for step in steps] == ["a", "b", "full"]
+    assert steps[0]["versus_full"]["value"] == pytest.approx((worse == true).mean() - (full == true).mean())
+    assert steps[0]["versus_full"]["p_holm"] == pytest.approx(2 * steps[0]["versus_full"]["p_permutation"])
+    assert (steps[1]["versus_full"]["value"], steps[1]["versus_full"]["p_holm"]) == (0, 1)
+    assert steps[2]["versus_full"] is None and steps[2]["metrics"]["test"]["accuracy"]["n"] == 200
+    json.dumps(steps, allow_nan=False)
+
+
+# ---- samples and projections
+
+
+@given(st.lists(classes, min_size=1, max_size=200), st.integers(0, 250), st.integers(0, 3))
+def test_a_stratified_sample_is_fair(labels, n, seed):
+    labels = np.array(labels)
+    chosen = ev.stratified_sample(labels, n, seed)
+    assert len(chosen) == len(set(chosen)) == min(n, len(labels)) and list(chosen) == sorted(chosen)
+    drawn, size = np.bincount(labels[chosen], minlength=7), np.bincount(labels, minlength=7)
+    present = size > 0
+    assert n < present.sum() or (drawn[present] > 0).all()
+    wanted = size * min(1, n / len(labels))
+    assert (drawn <= np.ceil(wanted)).all() and (drawn >= np.floor(wanted * (1 - 7 / max(n, 7)))).all()
+    np.testing.assert_array_equal(chosen, ev.stratified_sample(labels, n, seed))
+
+
+def test_other_seeds_draw_other_samples():
+    labels = np.repeat([0, 1], 100)
+    assert not np.array_equal(ev.stratified_sample(labels, 20, 0), ev.stratified_sample(labels, 20, 1))
+
+
+@pytest.mark.parametrize("method", ["tsne", "umap"])
+def test_projections_keep_neighbours_and_repeat_exactly(method):
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(5), 30)
+    features = rng.normal(size=(5, 80))[label] * 3 + rng.normal(size=(150, 80))
+    points = ev.project(features, method, seed=3)
+    assert points.shape == (150, 2) and points.dtype == np.float32 and np.isfinite(points).all()
+    np.testing.assert_array_equal(points, ev.project(features, method, seed=3))
+    assert sk.silhouette_score(points, label) > 0.5
+    assert ev.project(features[:10, :2], method).shape == (10, 2)
+
+
+# ---- bad input
+
+
+@pytest.mark.parametrize(
+    ("true", "predicted", "groups", "message"),
+    [
+        ([], [], None, "one face at least"),
+        ([[0, 1]], [[0, 1]], None, r"found shape \(1, 2\)"),
+        ([0, 7], [0, 0], None, "y_true to hold whole numbers 0..6; found np.int64.7."),
+        ([0, 1], [0, -1], None, "y_pred to hold whole numbers 0..6; found np.int64.-1."),
+        ([0.0, np.nan], [0, 1], None, "of type float64"),
+        (["anger"], ["anger"], None, "whole numbers 0..6; found np.str_.'anger'."),
+        ([0, 1], [0], None, "{'y_true': 2, 'y_pred': 1}"),
+        ([0, 1], [0, 1], [1], "{'y_true': 2, 'y_pred': 2, 'groups': 1}"),
+        ([0, 1], [0, 1], ["a", None], "a group for every face; found 1 without"),
+    ],
+)
+def test_bad_labels_are_refused_in_one_line(true, predicted, groups, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        ev.score(true, predicted, groups)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_comparisons_and_tables_are_refused():
+    with pytest.raises(ValueError, match="'b_pred': 1"):
+        ev.compare([0, 1], [0, 1], [0])
+    with pytest.raises(ValueError, match="found no group, split"):
+        ev.evaluate(pd.DataFrame({"label": [0], "predicted": [0]}))
+    with pytest.raises(ValueError, match=r"found splits \['train'\]"):
+        ev.evaluate(table(split=["train"]))
+    a, b = table(label=[0, 1], image=["x", "y"]), table(label=[0, 1], image=["y", "x"])
+    with pytest.raises(ValueError, match="same test faces in the same order in 'a' and 'b'"):
+        ev.ladder({"a": a, "b": b})
+
+
+@pytest.mark.parametrize(
+    ("features", "method", "message"),
+    [
+        (np.eye(20), "pca", "out of tsne, umap; found 'pca'"),
+        (np.eye(9), "tsne", r"10 or more faces, a row each; found shape \(9, 9\)"),
+        (np.full((12, 2), np.inf), "umap", "found 24 NaN or infinite among 24"),
+        (np.ones((12, 2)), "umap", "found 12 equal rows"),
+    ],
+)
+def test_features_that_cannot_be_projected_are_refused(features, method, message):
+    with pytest.raises(ValueError, match=message):
+        ev.project(features, method)

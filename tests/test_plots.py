@@ -1,0 +1,348 @@
+"""qcfer.plots: what the figures hold is read back from the figures; how they look is measured on the laid-out text."""
+
+import copy
+import os
+import re
+import subprocess
+import sys
+from itertools import combinations
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.text import Text
+from PIL import Image
+
+from qcfer import plots
+from qcfer.evaluate import confusion, evaluate, ladder
+from qcfer.labels import CLASSES, COLOURS
+
+
+def predictions(n=600, seed=0, classes=range(7), hit=0.6):
+    rng = np.random.default_rng(seed)
+    label = rng.choice(list(classes), n)
+    predicted = np.where(rng.random(n) < hit, label, rng.choice(list(classes), n))
+    image = [f"{row}.png" for row in range(n)]
+    yaw = rng.normal(0, 25, n).round(1)
+    return pd.DataFrame({"image": image, "label": label, "predicted": predicted, "group": image, "split": "test", "yaw": yaw})
+
+
+TABLE = predictions()
+METRICS = evaluate(TABLE, n_boot=200)
+MATRIX = confusion(TABLE.label, TABLE.predicted)
+RUNGS = ladder({"embedding + LR": predictions(hit=0.5), "+ AFP": predictions(hit=0.55), "+ ESV": TABLE}, n_boot=200)
+CANDIDATES = [
+    {"name": "LR C=1", "accuracy": 0.471, "selected": True, "weight": 0.4},
+    {"name": "RF", "accuracy": 0.412, "selected": False, "weight": 0.0},
+    {"name": "SVM C=5", "accuracy": 0.541, "selected": True, "weight": 0.6},
+]
+VARIANCE = np.linspace(0.3, 1, 64)
+COUNTS = {"train": {name: 134_415 - 20_000 * c for c, name in enumerate(CLASSES)}, "val": {"fear": 7}, "test": dict.fromkeys(CLASSES, 100)}
+POINTS = pd.concat(
+    pd.DataFrame(np.random.default_rng(seed).normal(size=(500, 2)), columns=["x", "y"]).assign(
+        space=space, method=method, label=np.arange(500) % 7
+    )
+    for seed, (space, method) in enumerate([("raw", "tsne"), ("afp", "tsne"), ("raw", "umap"), ("afp", "umap")])
+)
+PICTURES = [Image.new("RGB", (40 + 10 * i, 48), (30 * i, 90, 200)) for i in range(6)]
+
+FIGURES = {
+    "confusion_matrix": lambda: plots.confusion_matrix(MATRIX, METRICS["test"]["accuracy"]),
+    "confusion_matrix_large": lambda: plots.confusion_matrix(MATRIX * 1000, METRICS["test"]["accuracy"] | {"n": 600_000}),
+    "confusion_matrix_of_two": lambda: plots.confusion_matrix(np.diag([0, 0, 3, 4, 0, 0, 0]), METRICS["test"]["accuracy"]),
+    "per_class": lambda: plots.per_class(METRICS["test"]),
+    "yaw_histogram": lambda: plots.yaw_histogram(TABLE.yaw),
+    "yaw_accuracy": lambda: plots.yaw_accuracy(METRICS),
+    "ablation": lambda: plots.ablation(RUNGS),
+    "candidates": lambda: plots.candidates(CANDIDATES),
+    "variance_curve": lambda: plots.variance_curve(VARIANCE, 40),
+    "variance_curve_to_its_end": lambda: plots.variance_curve(VARIANCE, 64),
+    "class_counts": lambda: plots.class_counts(COUNTS),
+    "projections": lambda: plots.projections(POINTS),
+    "faces": lambda: plots.faces(PICTURES, [f"{name}, taken for {name}" for name in CLASSES[:6]]),
+    "nothing": lambda: plots.yaw_accuracy({"test": METRICS["test"]}),
+}
+each_figure = pytest.mark.parametrize("name", FIGURES)
+
+
+def drawn_texts(figure, monkeypatch):
+    """The text objects that are really drawn (not the spare ticks beyond the axes)."""
+    seen, draw = [], Text.draw
+    monkeypatch.setattr(Text, "draw", lambda self, renderer: (seen.append(self), draw(self, renderer))[1])
+    figure.draw_without_rendering()
+    monkeypatch.undo()
+    return [text for text in dict.fromkeys(seen) if text.get_visible() and text.get_text().strip()]
+
+
+def words(figure):
+    figure.draw_without_rendering()
+    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+
+
+def intervals(axis):
+    """The thick interval lines of an axis, as (low, high, height, colour)."""
+    lines = [line for line in axis.lines if line.get_linewidth() == 7 and len(line.get_xdata())]
+    return [(*line.get_xdata(), line.get_ydata()[0], to_hex(line.get_color()).upper()) for line in lines]
+
+
+# ---- all figures
+
+
+@each_figure
+def test_text_is_large_inside_the_figure_and_overlaps_nothing(name, monkeypatch):
+    figure = FIGURES[name]()
+    texts = drawn_texts(figure, monkeypatch)
+    assert texts and figure.get_figwidth() == plots.WIDTH <= 6.5
+    assert min(text.get_fontsize() for text in texts) >= 9
+    boxes = {text: text.get_window_extent() for text in texts}
+    for text, box in boxes.items():
+        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
+        assert inside, f"{text.get_text()!r} leaves the figure"
+    level = [text for text in texts if text.get_rotation() % 90 == 0]
+    for one, other in combinations(level, 2):
+        assert not boxes[one].padded(-1).overlaps(boxes[other].padded(-1)), f"{one.get_text()!r} over {other.get_text()!r}"
+
+
+@each_figure
+def test_the_same_numbers_give_the_same_bytes(name, tmp_path):
+    figure = FIGURES[name]()
+    first = [path.read_bytes() for path in plots.save(figure, tmp_path, "first")]
+    assert [path.read_bytes() for path in plots.save(figure, tmp_path, "again")] == first
+    assert [path.read_bytes() for path in plots.save(FIGURES[name](), tmp_path, "fresh")] == first
+    assert plots.svg(FIGURES[name]()).encode() == first[0]
+    assert b"<svg" in first[0] and b"<text" in first[0] and not re.search(rb"<dc:date>|Matplotlib v", first[0])
+    assert first[1].startswith(b"\x89PNG")
+
+
+def test_another_process_writes_the_same_bytes():
+    code = "from qcfer import plots; import sys; sys.stdout.write(plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2)))"
+    other = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, check=True)
+    assert other.stdout.decode() == plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2))
+
+
+def test_figures_neither_use_nor_leave_global_state():
+    names = ("confusion_matrix_of_two", "per_class", "yaw_accuracy", "variance_curve", "projections")
+    some = {name: FIGURES[name] for name in names}
+    expected = {name: plots.svg(make()) for name, make in some.items()}
+    with plt.rc_context({"font.size": 30, "axes.facecolor": "black", "text.color": "red", "svg.fonttype": "path"}):
+        before = copy.deepcopy(dict(plt.rcParams))
+        assert {name: plots.svg(make()) for name, make in some.items()} == expected
+        assert dict(plt.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_a_failed_save_leaves_the_last_good_figure(tmp_path):
+    path, _ = plots.save(FIGURES["candidates"](), tmp_path, "figure")
+    good = path.read_bytes()
+    bad = FIGURES["candidates"]()
+    bad.axes[0].set_title(r"$\nosuchsymbol$")
+    with pytest.raises(ValueError, match="nosuchsymbol"):
+        plots.save(bad, tmp_path, "figure")
+    assert path.read_bytes() == good and sorted(p.name for p in tmp_path.iterdir()) == ["figure.png", "figure.svg"]
+
+
+def test_matplotlib_is_not_imported_before_it_is_needed():
+    code = "import sys, qcfer.plots; print(sorted({'matplotlib', 'seaborn', 'scipy', 'torch'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == "[]"
+
+
+def test_notebooks_show_the_svg_that_is_saved():
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    call = "plots.variance_curve([0.5, 0.8, 1.0], 2)"
+    cells = ["from qcfer import plots\nplots.use_svg()", call, "import matplotlib.pyplot as plt\nplt.figure()\nplt.close()", call]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    expected = plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2))
+    for cell in (notebook.cells[1], notebook.cells[3]):
+        (output,) = cell.outputs
+        assert output.data["image/svg+xml"] == expected and "image/png" not in output.data
+
+
+def test_use_svg_does_nothing_outside_a_notebook():
+    assert plots.use_svg() is None
+
+
+# ---- each figure
+
+
+@pytest.mark.parametrize(
+    ("metric", "expected"),
+    [
+        ({"value": 0.541, "low": 0.5251, "high": 0.5584, "n": 3589}, "54.1 % [52.5, 55.8], n = 3,589"),
+        ({"value": 1.0, "low": 1.0, "high": 1.0, "n": 3}, "100.0 % [100.0, 100.0], n = 3"),
+        ({"value": -0.0125, "low": -0.02, "high": 0.003, "n": 9}, "-1.2 % [-2.0, 0.3], n = 9"),
+    ],
+)
+def test_percent(metric, expected):
+    assert plots.percent(metric) == expected
+
+
+def test_confusion_matrix_holds_shares_counts_and_the_accuracy():
+    counts = np.zeros((7, 7), int)
+    counts[0, 0], counts[0, 3], counts[3, 3], counts[3, 5] = 30, 10, 1500, 500
+    figure = plots.confusion_matrix(counts, {"value": 0.75, "low": 0.7, "high": 0.8, "n": 2040})
+    found = words(figure)
+    assert {"75 %", "25 %", "1,500", "500", "anger (40)", "happiness (2,000)", "sadness (0)"} <= set(found)
+    assert "Accuracy 75.0 % [70.0, 80.0], n = 2,040" in found
+    assert not any("fear" in text for text in found)
+    colours = figure.axes[0].collections[0].get_array().reshape(3, 3)
+    np.testing.assert_allclose(colours, [[0.75, 0.25, 0], [0, 0.75, 0.25], [0, 0, 0]])
+
+
+def test_confusion_text_can_be_read_on_its_colour():
+    figure = FIGURES["confusion_matrix"]()
+    figure.draw_without_rendering()
+    axis = figure.axes[0]
+    fills = axis.collections[0].get_facecolors().reshape(7, 7, 4)
+
+    def luminance(colour):  # of WCAG 2
+        shares = np.array(colour[:3])
+        return np.where(shares <= 0.03928, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+
+    for text in axis.texts:
+        column, row = (int(part) for part in text.get_position())
+        one, other = sorted([luminance(to_rgb(text.get_color())), luminance(fills[row, column])])
+        assert (other + 0.05) / (one + 0.05) >= 3.5
+
+
+def test_per_class_draws_the_intervals_in_the_class_colours():
+    figure = plots.per_class(METRICS["test"])
+    for axis, key in zip(figure.axes, ("precision", "recall", "f1")):
+        scores = [METRICS["test"]["per_class"][name][key] for name in CLASSES]
+        expected = [(100 * s["low"], 100 * s["high"], row, COLOURS[CLASSES[row]]) for row, s in enumerate(scores)]
+        assert intervals(axis) == expected
+        assert [text.get_text() for text in axis.texts] == [f"{100 * s['value']:.1f}" for s in scores]
+    assert f"disgust ({METRICS['test']['per_class']['disgust']['n']:,})" in words(figure)
+
+
+def test_per_class_leaves_out_a_class_that_does_not_occur():
+    two = evaluate(predictions(classes=(1, 4)), n_boot=20)["test"]
+    figure = plots.per_class(two)
+    assert [label.get_text().split(" ")[0] for label in figure.axes[0].get_yticklabels()] == ["disgust", "neutral"]
+    assert {line[3] for line in intervals(figure.axes[0])} == {COLOURS["disgust"], COLOURS["neutral"]}
+
+
+def test_yaw_histogram_counts_every_known_face_once_in_its_bins_colour():
+    yaw = [-95, -50, -31, -30, 0, 15, 15.5, 29.9, 31, 44, 46, 90, np.nan, np.nan]
+    figure = plots.yaw_histogram(yaw)
+    heights = {}
+    for patch in figure.axes[0].patches:
+        colour = to_hex(patch.get_facecolor()).upper()
+        heights[colour] = heights.get(colour, 0) + patch.get_height()
+    assert heights == dict(zip(map(str.upper, plots.YAW_COLOURS.values()), (2, 3, 3, 4)))
+    assert figure.axes[0].get_title(loc="left") == "58.3 % beyond 30°, 33.3 % beyond 45°, n = 12, 2 of unknown pose"
+    assert not set(plots.YAW_COLOURS.values()) & set(COLOURS.values())
+
+
+def test_yaw_accuracy_draws_bins_profile_and_the_whole():
+    figure = plots.yaw_accuracy(METRICS)
+    axis = figure.axes[0]
+    parts = [*METRICS["yaw_bins"].values(), METRICS["profile"]]
+    assert [bar.get_height() for bar in axis.patches] == [100 * part["accuracy"]["value"] for part in parts]
+    lines = [tuple(line.get_ydata()) for line in axis.lines[:-1]]
+    assert lines == [(100 * part["accuracy"]["low"], 100 * part["accuracy"]["high"]) for part in parts]
+    assert list(axis.lines[-1].get_ydata()) == [100 * METRICS["test"]["accuracy"]["value"]] * 2
+    labels = [label.get_text() for label in axis.get_xticklabels()]
+    assert labels[1] == f"moderate\n15–30°\nn = {METRICS['yaw_bins']['moderate']['accuracy']['n']}"
+    assert labels[-1].startswith("profile\n> 30°")
+
+
+def test_yaw_accuracy_of_frontal_faces_alone():
+    frontal = evaluate(TABLE.assign(yaw=0.0), n_boot=10)
+    labels = [label.get_text() for label in plots.yaw_accuracy(frontal).axes[0].get_xticklabels()]
+    assert labels == ["frontal\n≤ 15°\nn = 600"]
+
+
+def test_what_a_run_lacks_is_said_in_its_figure():
+    without = evaluate(TABLE.drop(columns="yaw"), n_boot=10)
+    assert words(plots.yaw_accuracy(without)) == ["The head pose of the test faces is not known."]
+    for yaw in ([np.nan], []):
+        assert words(plots.yaw_histogram(yaw)) == ["The head pose of these faces is not known."]
+    assert words(plots.ablation([])) == ["No ablation was run."]
+    assert words(plots.projections(POINTS[:0])) == ["No projection was made."]
+    assert words(plots.faces([], [])) == ["No faces to show."]
+
+
+def test_ablation_draws_test_and_profile_for_each_rung():
+    figure = plots.ablation(RUNGS)
+    found = [line[:2] for line in intervals(figure.axes[0])]
+    parts = [rung["metrics"][key]["accuracy"] for key in ("test", "profile") for rung in RUNGS]
+    assert found == [(100 * part["low"], 100 * part["high"]) for part in parts]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["embedding + LR", "+ AFP", "+ ESV"]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["all test faces, n = 600", f"profile subset, n = {RUNGS[0]['metrics']['profile']['accuracy']['n']}"]
+
+
+def test_ablation_without_pose_draws_the_test_set_alone():
+    rungs = [{"name": "a rather long name of a rung", "metrics": {"test": METRICS["test"]}}]
+    figure = plots.ablation(rungs)
+    assert len(intervals(figure.axes[0])) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["all test faces, n = 600"]
+    assert "a rather long name of\na rung" in words(figure)
+
+
+def test_candidates_stand_best_first_and_the_chosen_are_filled():
+    figure = plots.candidates(CANDIDATES)
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["SVM C=5", "LR C=1", "RF"]
+    assert [line.get_xdata()[0] for line in axis.lines] == pytest.approx([54.1, 47.1, 41.2])
+    assert [line.get_markerfacecolor() != "white" for line in axis.lines] == [True, True, False]
+    assert {"54.1", "weight 0.60", "weight 0.40", "Filled: the 2 that vote"} <= set(words(figure))
+    assert "weight 0.00" not in words(figure)
+    assert len(plots.candidates(CANDIDATES[:1]).axes[0].lines) == 1
+
+
+def test_the_variance_curve_marks_k():
+    figure = plots.variance_curve(VARIANCE, 40)
+    curve, _, point = figure.axes[0].lines
+    np.testing.assert_allclose(curve.get_ydata(), 100 * VARIANCE)
+    assert (list(point.get_xdata()), list(point.get_ydata())) == ([40], [pytest.approx(100 * VARIANCE[39])])
+    assert figure.axes[0].get_title(loc="left") == f"40 of 64 components keep {100 * VARIANCE[39]:.1f} % of the variance"
+
+
+def test_class_counts_are_the_lengths_of_the_bars():
+    figure = plots.class_counts(COUNTS)
+    for axis, (split, counts) in zip(figure.axes, COUNTS.items()):
+        assert [bar.get_width() for bar in axis.patches] == [counts.get(name, 0) for name in CLASSES]
+        assert [to_hex(bar.get_facecolor()).upper() for bar in axis.patches] == list(COLOURS.values())
+        assert axis.get_title(loc="left") == f"{split}\nn = {sum(counts.values()):,}"
+    assert len(plots.class_counts({"test": {}}).axes) == 1
+
+
+def test_projections_show_every_point_in_its_class_colour_as_pixels():
+    figure = plots.projections(POINTS)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles == [f"{m}, {s} (n = 500)" for m in ("t-SNE", "UMAP") for s in ("raw features", "after AFP")]
+    for axis, (_, part) in zip(figure.axes, POINTS.groupby(["method", "space"], sort=False)):
+        (dots,) = axis.collections
+        colours = [to_hex(colour).upper() for colour in dots.get_facecolors()]
+        expected = {(round(x, 6), round(y, 6)): COLOURS[CLASSES[label]] for x, y, label in zip(part.x, part.y, part.label)}
+        assert {(round(x, 6), round(y, 6)): c for (x, y), c in zip(dots.get_offsets(), colours)} == expected
+        assert dots.get_rasterized()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(CLASSES)
+
+
+def test_an_svg_of_many_points_stays_small():
+    many = pd.concat([POINTS.assign(x=POINTS.x + shift) for shift in range(8)])
+    drawn = plots.svg(plots.projections(many))
+    assert drawn.count("<image") == 4 and len(drawn) < 1_000_000
+
+
+def test_projections_of_one_space_and_two_classes():
+    part = POINTS[(POINTS.space == "raw") & (POINTS.method == "umap") & POINTS.label.isin([2, 6])]
+    figure = plots.projections(part)
+    assert len(figure.axes) == 1 and [text.get_text() for text in figure.legends[0].get_texts()] == ["fear", "surprise"]
+
+
+def test_faces_keep_their_pixels_and_titles():
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (48, 48), np.uint8)) for _ in range(5)]
+    figure = plots.faces([*pictures, Image.new("RGB", (2000, 1000))], list("abcdef"))
+    shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
+    np.testing.assert_array_equal(shown[2][..., 0], np.array(pictures[2]))
+    assert len(shown) == 6 and shown[5].shape == (112, 224, 3) and pictures[0].mode == "L"
+    assert [axis.get_title() for axis in figure.axes[:6]] == list("abcdef")
+    with pytest.raises(ValueError, match="found 5 images and 1 titles"):
+        plots.faces(pictures, ["a"])

@@ -1,0 +1,522 @@
+"""The published pages: read in a real browser, from files, as a reader would; and built under adverse circumstances."""
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+import qcfer.site
+from qcfer.labels import CLASSES
+from qcfer.site import STYLE, TAGS, _checkout, _sanitise, _write_method, build_site
+
+EVIL = "<img src=x onerror=alert(1)>"  # a legal name of a folder
+SCRIPT = "</td></table><script>alert(2)</script>"
+WIDTHS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+
+EXECUTED = """
+%config InlineBackend.figure_formats = ["svg"]
+import matplotlib.pyplot as plt, pandas as pd
+figure, axes = plt.subplots(figsize=(9, 4))
+axes.bar(range(7), range(7));
+---
+figure, axes = plt.subplots(figsize=(9, 4))
+axes.plot(range(7));
+---
+pd.DataFrame({f"a rather long name {column}": [0.5, -1.25] for column in range(9)} | {"label": ["</td><script>alert(2)</script>", "fear"]})
+---
+from IPython.display import HTML, Markdown
+Markdown("The label <script>alert(2)</script> is *odd*.")
+---
+HTML("<b onclick='alert(2)'>bold</b><iframe src='https://example.org'></iframe><a href='javascript:alert(2)'>link</a>")
+---
+print("x" * 400)
+"""
+
+
+def value(share, n):
+    return {"accuracy": {"value": share, "low": share - 0.017, "high": share + 0.016, "n": n}}
+
+
+def write_run(out, dataset, run_id, created, share, profile=None, embedder="effnet_lite0", pages=()):
+    metrics = {"test": value(share, 3309)} | ({"profile": value(profile, 412)} if profile else {})
+    record = {
+        "config": {"dataset": dataset, "note": SCRIPT},
+        "seed": 7,
+        "versions": {"python": "3.11.9", "numpy": "2.4.1"},
+        "git_sha": None,
+        "data_sha256": "ab" * 32,
+        "created": created,
+        "ids": {"pose": "3ddfa_v2" if profile else None, "frontalizer": None, "embedder": embedder},
+        "counts": {"test": dict.fromkeys(CLASSES, 470)},
+        "metrics": metrics,
+    }
+    folder = out / dataset / run_id
+    (folder / "pages").mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    for name, notebook in pages:
+        nbformat.write(notebook, folder / "pages" / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def executed():
+    "A report notebook that a real kernel ran: drawings, a wide table, and labels that want to be scripts."
+    cells = [new_markdown_cell("# Overview\n\n> The answer first.\n\n**54.4 %** are recognised."), new_markdown_cell("## Figures")]
+    cells += [new_code_cell(source.strip()) for source in EXECUTED.split("---")]
+    cells.insert(3, new_markdown_cell("**Figure 1.** Bars & *more* bars, n = 3,309."))
+    notebook = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3"}})
+    NotebookClient(notebook, timeout=120).execute()
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    "A small report notebook: a PNG with its own description and one without, and no heading."
+    png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+    pictures = [new_output("display_data", {"image/png": png}, metadata=meta) for meta in ({"image/png": {"alt": "One dot"}}, {})]
+    return new_notebook(cells=[new_code_cell("show(run)", outputs=pictures), new_markdown_cell("Some prose.")])
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory, executed, by_hand):
+    "Three runs on two sets; the second set's name is an attack."
+    out = tmp_path_factory.mktemp("reports")
+    pages = [("tsne", by_hand), ("overview", executed), ("a b#c%d", by_hand)]
+    write_run(out, "fer2013", "0123456789ab", "2026-11-20T10:00:00+00:00", 0.531, 0.402, pages=pages)
+    write_run(out, "fer2013", "fedcba987654", "2026-11-21T12:30:00+00:00", 0.5444, 0.418, embedder=SCRIPT, pages=[("overview", executed)])
+    write_run(out, EVIL, "abcdef012345", "2026-11-19T08:00:00+00:00", 0.61, pages=[("overview", executed)])
+    return out
+
+
+@pytest.fixture(scope="module")
+def site(out):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="expected a whole chapter")  # every chapter of this checkout must be documented
+        return build_site(out).parent
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no Chromium on this machine: install Debian's chromium to test the pages")
+    quiet = ["disable-gpu", "disable-background-networking", "disable-quic", "disable-component-update", "disable-sync"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", *(f"--{flag}" for flag in quiet)])
+        yield browser
+        browser.close()
+
+
+class Reader:
+    "A page in a browser, and everything that went wrong on it."
+
+    def __init__(self, browser, size):
+        self.complaints = []
+        self.page = browser.new_page(viewport=WIDTHS[size])
+        self.page.on("console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed {request.url[:100]}"))
+        self.page.on("request", lambda request: self.local(request.url) or self.complaints.append(f"asked for {request.url[:100]}"))
+
+    @staticmethod
+    def local(url):
+        return url.startswith(("file:", "data:"))
+
+    def open(self, path):
+        self.page.goto(path.as_uri())
+        return self.page
+
+    def tab_to(self, text, limit=60):
+        "Press Tab until the element with this text has the focus."
+        for _ in range(limit):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("document.activeElement.textContent.trim()") == text:
+                return
+        raise AssertionError(f"{text!r} is not among the first {limit} stops of the Tab key")
+
+
+@pytest.fixture(params=WIDTHS)
+def reader(request, browser):
+    reader = Reader(browser, request.param)
+    yield reader
+    reader.page.close()
+    assert reader.complaints == []
+
+
+@pytest.fixture
+def desktop(browser):
+    reader = Reader(browser, "desktop")
+    yield reader
+    reader.page.close()
+    assert reader.complaints == []
+
+
+def soup_of(path):
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def reports(site):
+    return [site / "index.html", *sorted((site / "reports").rglob("*.html"))]
+
+
+# ---- every page, in a browser
+
+
+def test_every_page_is_whole_and_fits(site, reader):
+    pages = sorted(site.rglob("*.html"))
+    assert len(reports(site)) == 6
+    for path in pages:
+        page = reader.open(path)
+        report = page.evaluate("""() => ({
+            wide: document.scrollingElement.scrollWidth - document.documentElement.clientWidth,
+            broken: [...document.images].filter(image => !image.complete || image.naturalWidth === 0).length,
+            silent: [...document.images].filter(image => !image.alt.trim() || image.alt.startsWith('No description')).length,
+            large: [...document.images].filter(image => image.getBoundingClientRect().right > innerWidth).length,
+            mains: document.querySelectorAll('main').length,
+            titles: document.querySelectorAll('h1').length,
+        })""")
+        assert report == {"wide": 0, "broken": 0, "silent": 0, "large": 0, "mains": 1, "titles": 1}, path
+
+
+def test_headings_are_in_order_and_tables_have_heads(site):
+    for path in reports(site):
+        levels = [int(heading.name[1]) for heading in soup_of(path).find_all(re.compile("^h[1-6]$"))]
+        assert levels[0] == 1
+        assert all(below <= above + 1 for above, below in zip(levels, levels[1:], strict=False)), path
+
+
+def test_a_wide_table_scrolls_inside_itself(site, browser):
+    reader = Reader(browser, "phone")
+    page = reader.open(site / "reports/fer2013/0123456789ab/overview.html")
+    inside, outside = page.evaluate("(box => [box.scrollWidth, box.clientWidth])(document.querySelector('.scroll'))")
+    assert inside > 2 * outside > 0
+    page.focus(".scroll")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.scroll').scrollLeft > 0")
+    page.close()
+    assert reader.complaints == []
+
+
+def test_the_keyboard_goes_everywhere(site, desktop):
+    page = desktop.open(site / "index.html")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    assert page.evaluate("document.activeElement.getBoundingClientRect().left") >= 0
+    desktop.tab_to("fedcba987654")
+    outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/fedcba987654/overview.html")
+    desktop.tab_to("Code of this page")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.querySelector('details').open")
+    desktop.open(site / "reports/fer2013/0123456789ab/overview.html")
+    desktop.tab_to("Tsne")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/tsne.html")
+    assert page.evaluate("document.querySelector('nav[aria-label~=run] [aria-current]').textContent") == "Tsne"
+    desktop.tab_to("QC-FER")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/site/index.html")
+
+
+def test_the_method_is_searched_without_a_server(site, reader):
+    if not _checkout():
+        pytest.skip("the method notebooks are published from a checkout only")
+    page = reader.open(site / "method" / "00_labels.html")
+    if not page.is_visible("input[type=search]"):
+        page.click(".navbar-toggler")
+        page.wait_for_selector("input[type=search]", state="visible")
+    page.fill("input[type=search]", "find_weights")
+    page.wait_for_selector(".search-result")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/00a_files.html#find_weights")
+    page.click("text=QC-FER")
+    page.wait_for_load_state()
+    assert page.url.endswith(".html")
+    page.go_back()
+
+
+def test_every_link_leads_somewhere(site):
+    pages = {path: soup_of(path) for path in site.rglob("*.html")}
+    anchors = {path: {tag["id"] for tag in page(id=True)} for path, page in pages.items()}
+    for path, page in pages.items():
+        for link in page(href=True):
+            parts = urlsplit(link["href"])
+            if parts.scheme:
+                assert parts.scheme in ("https", "data"), (path, link["href"])
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            assert target.is_file(), (path, link["href"])
+            if parts.fragment and target in anchors:
+                assert unquote(parts.fragment) in anchors[target], (path, link["href"])
+
+
+# ---- what the pages say
+
+
+def test_the_index_lists_runs_newest_first(site):
+    index = soup_of(site / "index.html").main
+    assert [heading.get_text() for heading in index("h2")] == [EVIL, "fer2013"]
+    assert [cell.code.get_text() for cell in index("th", scope="row")] == ["abcdef012345", "fedcba987654", "0123456789ab"]
+    newest = " ".join(index("tr")[3].get_text(" ", strip=True).replace("\xa0", " ").split())
+    assert newest == (
+        f"fedcba987654 2026-11-21 {SCRIPT} 3ddfa_v2 54.4 % 52.7 % to 56.0 % n = 3,309 41.8 % 40.1 % to 43.4 % n = 412 Overview"
+    )
+    assert "none 61.0 % 59.3 % to 62.6 % n = 3,309 not measured" in index("tr")[1].get_text(" ", strip=True).replace("\xa0", " ")
+
+
+def test_reports_stand_in_reading_order_with_their_provenance(site):
+    page = soup_of(site / "reports/fer2013/0123456789ab/overview.html")
+    assert [link.get_text() for link in page("nav")[1]("a")] == ["Overview", "Tsne", "A b#c%d"]
+    footer = page.footer.get_text()
+    for part in ("fer2013/0123456789ab", "2026-11-20", "seed 7", "code unknown", "data " + "ab" * 6, "effnet_lite0", "numpy 2.4.1"):
+        assert part in footer
+
+
+def test_pictures_are_described_by_themselves_or_their_captions(site, executed):
+    page = soup_of(site / "reports/fer2013/0123456789ab/overview.html")
+    assert [image["alt"] for image in page.main("img")] == ["Figure 1. Bars & more bars, n = 3,309.", "Figure: Figures"]
+    page = soup_of(site / "reports/fer2013/0123456789ab/tsne.html")
+    assert [image["alt"] for image in page.main("img")] == ["One dot", "Figure: Tsne"]
+    assert page.h1.get_text() == "Tsne"
+
+
+def test_the_code_is_folded_and_whole(site, executed):
+    fold = soup_of(site / "reports/fer2013/0123456789ab/overview.html").details
+    assert not fold.has_attr("open")
+    assert fold.code.get_text() == "\n\n".join(cell.source for cell in executed.cells if cell.cell_type == "code")
+
+
+# ---- text that is not to be trusted
+
+
+def test_names_and_labels_are_text_on_every_page(site):
+    for path in reports(site):
+        page = soup_of(path)
+        assert page("script") == [] and page("iframe") == []
+        assert [tag for tag in page(True) if any(name.startswith("on") for name in tag.attrs)] == []
+        assert "default-src 'none'" in page.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
+    page = soup_of(site / "reports" / EVIL / "abcdef012345" / "overview.html")
+    assert EVIL in page.title.get_text() and f"{EVIL}, run abcdef012345" in page.header.get_text()
+    text = page.main.get_text()
+    assert "</td><script>alert(2)</script>" in text and "The label <script>alert(2)</script> is odd." in text
+    assert page.find("b", string="bold").attrs == {}
+    assert page.find("a", string="link").attrs == {}
+
+
+def sanitised(html):
+    soup = BeautifulSoup(html, "html.parser")
+    _sanitise(soup)
+    return str(soup)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])))
+def test_plain_text_passes_unchanged(text):
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    assert BeautifulSoup(sanitised(f"<p>{escaped}</p>"), "html.parser").get_text() == text
+
+
+def test_a_browser_finds_nothing_that_runs_in_sanitised_pages(browser):
+    pieces = ["<script>", "</script>", "<svg>", "<math>", "<style>", "</style>", "<!--", "-->", "<img src=x onerror=a()>", "<p>", "</p>", "x"]
+    pieces += ["<table>", "<td>", "</table>", "<title>", "</title>", "<noscript>", "<template>", "<textarea>", "<a href='javascript:a()'>", "</a>"]
+    pieces += ["<iframe srcdoc='<script>a()</script>'>", "<mtext>", "<![CDATA[", "]]>", "<b title='</script><script>a()</script>'>", "&lt;script&gt;"]
+    pieces += ["<base href='//x'>", "<form action='//x'>", "<a href=' jav&#x09;ascript:a()'>", "<img src='//x/y.png'>", "<p style='background:url(//x)'>"]
+    chance = random.Random(0)
+    pages = [sanitised("".join(chance.choices(pieces, k=chance.randint(1, 12)))) for _ in range(2000)]
+    reader = browser.new_page()
+    found = reader.evaluate(
+        """([pages, tags]) => pages.flatMap(html => [...new DOMParser().parseFromString(html, 'text/html').body.querySelectorAll('*')].filter(
+            tag => !tags.includes(tag.localName) || [...tag.attributes].some(a => /^on|^style$|^srcdoc$/.test(a.name)
+                || /^(src|href)$/.test(a.name) && !/^(https?:|mailto:|#|data:image|[\\w.%-]+$)/.test(a.value))
+        ).map(tag => tag.outerHTML))""",
+        [pages, sorted(TAGS)],
+    )
+    reader.close()
+    assert found == []
+
+
+def test_a_reference_sanitiser_agrees_on_what_reports_hold(executed):
+    "bleach, told the same rules, keeps the same text of a table that pandas wrote."
+    bleach = pytest.importorskip("bleach")
+    outputs = [output.get("data", {}).get("text/html", "") for cell in executed.cells for output in cell.get("outputs", [])]
+    html = re.sub("<style.*?</style>", "", next(html for html in outputs if "dataframe" in html), flags=re.DOTALL)
+    theirs = BeautifulSoup(bleach.clean(html, tags=TAGS, attributes=["class"]), "html.parser")
+    ours = BeautifulSoup(sanitised(html), "html.parser")
+    assert [cell.get_text() for cell in ours("td")] == [cell.get_text() for cell in theirs("td")]
+    assert len(ours("td")) == 20
+
+
+# ---- what can go wrong
+
+
+@pytest.fixture
+def reports_only(monkeypatch):
+    "Leave the method out, which is not what these tests are about."
+    monkeypatch.setattr(qcfer.site, "_checkout", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    "Runs code with a copy of the package outside any checkout, as a wheel would put it."
+    library = tmp_path_factory.mktemp("lib")
+    shutil.copytree(Path(qcfer.site.__file__).parent, library / "qcfer")
+    environment = os.environ | {"PYTHONPATH": str(library)}
+
+    def start(code, folder):
+        return subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+
+    return start
+
+
+def build_here(start, folder):
+    return start("import qcfer.site; print(qcfer.site._checkout()); qcfer.site.build_site()", folder)
+
+
+def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand, reports_only):
+    write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand), ("tsne", by_hand)])
+    write_run(tmp_path, "folder", "bbbb", "2026-11-21T10:00:00+00:00", 0.5)
+    (tmp_path / "folder" / "unfinished" / "pages").mkdir(parents=True)
+    (tmp_path / "folder" / "bbbb" / "run.json").write_text('{"seed": ')
+    (tmp_path / "folder" / "aaaa" / "pages" / "tsne.ipynb").write_text("")
+    with pytest.warns(UserWarning) as caught:
+        index = soup_of(build_site(tmp_path))
+    named = [str(warning.message) for warning in caught if "left out of the pages" in str(warning.message)]
+    assert len(named) == 2 and "tsne.ipynb" in named[0] and "bbbb" in named[1]
+    assert [cell.code.get_text() for cell in index("th", scope="row")] == ["aaaa"]
+    assert [link.get_text() for link in index.main.ul("a")] == ["Overview"]
+
+
+def test_no_run_at_all_says_how_to_make_one(tmp_path, reports_only):
+    assert "qcfer report" in soup_of(build_site(tmp_path / "reports")).main.get_text()
+
+
+def test_somebody_elses_folder_is_left_alone(tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("<h1>My cats</h1>")
+    with pytest.raises(ValueError, match="found other files"):
+        build_site(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*")] == ["site", "index.html"]
+
+
+def test_a_failing_build_leaves_the_old_site(tmp_path, by_hand, monkeypatch, reports_only):
+    write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand)])
+    build_site(tmp_path)
+    before = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
+    monkeypatch.setattr(qcfer.site, "STYLE", STYLE + "</style><script src='https://example.org/x.js'></script>")
+    with pytest.raises(ValueError, match="need no network"):
+        build_site(tmp_path)
+    assert {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "site"]
+
+
+def wait_for(condition, seconds=60):
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds
+        time.sleep(0.005)
+
+
+def test_a_killed_build_leaves_the_old_site(out, tmp_path, installed, reports_only):
+    shutil.copytree(out, tmp_path / "reports", ignore=shutil.ignore_patterns("site"))
+    site = build_site(tmp_path / "reports").parent
+    before = {path: path.read_bytes() for path in site.rglob("*.html")}
+    with build_here(installed, tmp_path) as builder:
+        wait_for(lambda: list(site.parent.glob(".site.*/**/*.html")))
+        builder.send_signal(signal.SIGKILL)
+    left = list(site.parent.glob(".site.*"))
+    assert left and {path: path.read_bytes() for path in site.rglob("*.html")} == before
+    os.utime(left[0], (0, 0))  # long ago
+    build_site(site.parent)
+    assert sorted(path.name for path in site.parent.iterdir()) == sorted([EVIL, "fer2013", "site"])
+
+
+def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, installed):
+    shutil.copytree(out, tmp_path / "reports", ignore=shutil.ignore_patterns("site"))
+    with build_here(installed, tmp_path) as builder:
+        assert builder.communicate(timeout=120)[0].strip() == "None"
+    assert builder.returncode == 0
+    site = tmp_path / "reports" / "site"
+    assert len(list(site.rglob("*.html"))) == 6
+    assert [link.get_text() for link in soup_of(site / "index.html").nav("a")] == ["QC-FER", "Reports"]
+
+
+def test_the_modules_import_is_light():
+    code = "import sys, qcfer.site; print([name for name in ('nbconvert', 'nbdev', 'bs4', 'jinja2', 'matplotlib') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+# ---- the method book
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory):
+    "A small book: a chapter with a formula, two drawings and an example that must not run, and one whose module is missing."
+    if not _checkout():
+        pytest.skip("the method notebooks are published from a checkout only")
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copy(_checkout().parent / "settings.ini", root)
+    (root / "nbs").mkdir()
+    for name in ("_quarto.yml", "styles.css"):
+        shutil.copy(_checkout() / name, root / "nbs")
+    svg = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><clipPath id='a'/><circle r='4'/></svg>"
+    drawing = new_output("display_data", {"image/svg+xml": svg})
+    cells = [
+        new_markdown_cell("# Labels\n\n> One order."),
+        new_code_cell("#| default_exp labels"),
+        new_code_cell("#| export\nHELPER = 1\n'What it is.'", outputs=[new_output("execute_result", {"text/plain": "'What it is.'"})]),
+        new_code_cell("#| export\ndef label_index(name): ...\n"),
+        new_markdown_cell("## Weights\n\nA class weighs $w_c = \\frac{N}{C n_c}$; see `label_index` and `qcfer.labels`."),
+        new_code_cell("#| hide\nimport secrets"),
+        new_code_cell("import pathlib\npathlib.Path('ran').touch()", outputs=[drawing, drawing]),
+    ]
+    nbformat.write(new_notebook(cells=cells), root / "nbs" / "00_labels.ipynb")
+    broken = [new_markdown_cell("# Later"), new_code_cell("#| default_exp absent"), new_code_cell("#| export\ndef later(): ...")]
+    nbformat.write(new_notebook(cells=broken), root / "nbs" / "01_absent.ipynb")
+    with pytest.warns(UserWarning, match="01_absent.ipynb; found ModuleNotFoundError.*published as it stands"):
+        assert _write_method(root / "nbs", root / "book") == "00_labels.html"
+    return root / "book"
+
+
+def test_a_chapter_shows_documentation_then_folded_source(book):
+    page = soup_of(book / "00_labels.html").main
+    heading = page.find(id="label_index")
+    assert heading.name == "h3"
+    fold = heading.find_next("details")
+    assert fold.summary.get_text() == "Source" and "def label_index(name)" in fold.get_text() and not fold.has_attr("open")
+    assert "HELPER = 1" in page.find("code").get_text()  # it has no documentation, so it stays open
+    assert page.get_text().count("What it is.") == 1  # once in the source, not again as an output
+    assert "secrets" not in page.get_text()
+    assert [link["href"] for link in page("a") if link.code] == ["00_labels.html#label_index", "00_labels.html"]
+
+
+def test_building_the_book_runs_no_example(book):
+    assert not list(book.parent.rglob("ran")) and not Path("ran").exists()
+    assert sorted(path.name for path in (book.parent / "nbs").iterdir()) == ["00_labels.ipynb", "01_absent.ipynb", "_quarto.yml", "styles.css"]
+
+
+def test_formulas_and_drawings_need_nothing_from_elsewhere(book, reader):
+    page = reader.open(book / "00_labels.html")
+    assert page.locator("main svg").count() == 0
+    assert page.evaluate("[...document.images].map(image => [image.naturalWidth > 0, image.alt])") == [
+        [True, "w_c = \\frac{N}{C n_c}"],
+        [True, "Figure: Weights"],
+        [True, "Figure: Weights"],
+    ]
