@@ -12,7 +12,7 @@ import pandas as pd
 from .labels import CLASSES
 from .pose import YAW_BINS, is_profile, yaw_bin
 
-# %% ../nbs/09_evaluate.ipynb #33756d99
+# %% ../nbs/09_evaluate.ipynb #62a04305
 def _indices(labels, name):
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels):
@@ -22,7 +22,7 @@ def _indices(labels, name):
         raise ValueError(f"expected {name} to hold whole numbers 0..{len(CLASSES) - 1}; found {odd[0]!r} of type {labels.dtype}")
     return labels.astype(np.int64)
 
-# %% ../nbs/09_evaluate.ipynb #cbcbe1f4
+
 def _same_length(**columns):
     lengths = {name: len(column) for name, column in columns.items() if column is not None}
     if len(set(lengths.values())) > 1:
@@ -81,7 +81,7 @@ def _metric(value, draws, n):
     low, high = np.percentile(draws, [2.5, 97.5])
     return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}
 
-# %% ../nbs/09_evaluate.ipynb #d1841a60
+# %% ../nbs/09_evaluate.ipynb #9963ca67
 def score(
     y_true,  # (N,) class indices 0..6
     y_pred,  # (N,) class indices 0..6
@@ -92,8 +92,8 @@ def score(
 ) -> dict:  # accuracy, balanced_accuracy, macro_f1, and per_class precision, recall, f1: each {"value", "low", "high", "n"}, 0..1
     """Metrics with 95 % percentile bootstrap intervals over groups.
 
-    Point values equal scikit-learn's with `zero_division=0`, and so does every draw. `n` counts faces, in `per_class` those of the
-    class; a class with `n` 0 has only zeros. Intervals from fewer than about twenty groups are too narrow, and from a single one
+    Point values equal scikit-learn's with `zero_division=0`, and so does every draw. `n` counts faces, in `per_class` those of
+    the class; a class with `n` 0 has only zeros. Intervals from fewer than about twenty groups are too narrow, and from a single one
     they have no width. The order of the rows does not matter.
     """
     true, predicted = _indices(y_true, "y_true"), _indices(y_pred, "y_pred")

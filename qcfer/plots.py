@@ -59,9 +59,9 @@ def style():
     with styles.context(["default", _STYLE]):
         yield
 
-# %% ../nbs/10_plots.ipynb #2fba7a3e
+# %% ../nbs/10_plots.ipynb #83420fed
 def _drawn(make):
-    """Make a figure in the style and lay it out, once: laid out anew at each drawing, its parts would creep by fractions of a pixel."""
+    """Make a figure in the style and lay it out once: laid out anew at each drawing, its parts would creep by parts of a pixel."""
 
     @wraps(make)
     def drawn(*arguments, **named):
@@ -226,16 +226,16 @@ def yaw_histogram(
     figure.legend(loc="outside lower center", ncols=4, handlelength=1, columnspacing=1.4)
     return figure
 
-# %% ../nbs/10_plots.ipynb #89c1a0ec
+# %% ../nbs/10_plots.ipynb #c80b95f5
 def _yaw_parts(metrics):
-    edges, upper = [0, *YAW_BINS.values()], list(YAW_BINS.values())
-    ranges = {name: f"≤ {high:.0f}°" if not low else f"{low:.0f}–{high:.0f}°" for name, low, high in zip(YAW_BINS, edges, upper)}
-    ranges |= {"extreme": f"> {upper[-2]:.0f}°", "profile": f"> {YAW_BINS['moderate']:.0f}°"}
+    first, second, third, _ = (f"{edge:.0f}" for edge in YAW_BINS.values())
+    words = [f"≤ {first}°", f"{first}–{second}°", f"{second}–{third}°", f"> {third}°"]
+    ranges = dict(zip(YAW_BINS, words)) | {"profile": f"> {second}°"}
     parts = {name: metrics["yaw_bins"][name] for name in YAW_BINS if name in metrics.get("yaw_bins", {})}
     parts |= {"profile": metrics["profile"]} if "profile" in metrics else {}
     return [(name, ranges[name], part["accuracy"], YAW_COLOURS.get(name, _PROFILE)) for name, part in parts.items()]
 
-# %% ../nbs/10_plots.ipynb #43f248ae
+# %% ../nbs/10_plots.ipynb #fa767d43
 @_drawn
 def yaw_accuracy(
     metrics: dict,  # of `qcfer.evaluate.evaluate`
@@ -256,7 +256,8 @@ def yaw_accuracy(
     axis.axhline(100 * whole["value"], color=_TEST, linestyle="--", linewidth=1.2)
     axis.set_xticks(places, [f"{name}\n{where}\nn = {metric['n']:,}" for name, where, metric, _ in parts])
     axis.tick_params(axis="x", length=0)
-    axis.set(ylabel="accuracy (%), 95 % intervals", ylim=(0, 110), yticks=range(0, 101, 20), xlim=(-0.6, max(len(parts), 3) - 0.2))
+    axis.set(ylabel="accuracy (%), 95 % intervals", ylim=(0, 110), yticks=range(0, 101, 20))
+    axis.set_xlim(-0.6, max(len(parts), 3) - 0.2)
     axis.set_title(f"Dashed: all test faces, {percent(whole)}")
     return figure
 

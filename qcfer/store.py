@@ -139,7 +139,7 @@ def _set_aside(path, schema, error):
     reason = (str(error) or type(error).__name__).splitlines()[0]
     warnings.warn(f"{path} is damaged ({reason}): set aside, its lost rows are computed again", stacklevel=2)
 
-# %% ../nbs/01a_store.ipynb #f792e24d
+# %% ../nbs/01a_store.ipynb #40232f13
 def _stored(
     folder: Path,  # the model's folder
     schema: pa.Schema,  # what its files hold
@@ -152,7 +152,7 @@ def _stored(
             try:
                 for batch in _read_part(path, schema):
                     keys, values = batch.columns
-                    yield keys.to_pylist(), values.flatten().to_numpy().reshape(len(keys), -1)
+                    yield keys.to_pylist(), values.flatten().to_numpy().reshape(len(keys), values.type.list_size)
             except FileNotFoundError:
                 continue
             except _DAMAGE as error:
@@ -170,7 +170,7 @@ def _sweep(folder):
         if time.time() - path.stat().st_mtime > _STALE_S:
             path.unlink(missing_ok=True)
 
-# %% ../nbs/01a_store.ipynb #8fc4a9da
+# %% ../nbs/01a_store.ipynb #22fc2a18
 def _merge(
     folder: Path,  # the model's folder
     schema: pa.Schema,  # what its files hold
@@ -185,8 +185,10 @@ def _merge(
         for path in paths:
             for batch in _read_part(path, schema):
                 keys = batch.column(0).to_pylist()
-                yield batch.filter(pa.array([key not in seen for key in keys], pa.bool_()))
+                fresh = batch.filter(pa.array([key not in seen for key in keys], pa.bool_()))
                 seen.update(keys)
+                if fresh.num_rows:
+                    yield fresh
 
     _write_part(folder, unseen(), schema)
     for path in paths:

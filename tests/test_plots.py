@@ -39,7 +39,11 @@ CANDIDATES = [
     {"name": "SVM C=5", "accuracy": 0.541, "selected": True, "weight": 0.6},
 ]
 VARIANCE = np.linspace(0.3, 1, 64)
-COUNTS = {"train": {name: 134_415 - 20_000 * c for c, name in enumerate(CLASSES)}, "val": {"fear": 7}, "test": dict.fromkeys(CLASSES, 100)}
+COUNTS = {
+    "train": {name: 134_415 - 20_000 * c for c, name in enumerate(CLASSES)},
+    "val": {"fear": 7},
+    "test": dict.fromkeys(CLASSES, 100),
+}
 POINTS = pd.concat(
     pd.DataFrame(np.random.default_rng(seed).normal(size=(500, 2)), columns=["x", "y"]).assign(
         space=space, method=method, label=np.arange(500) % 7
@@ -118,7 +122,8 @@ def test_the_same_numbers_give_the_same_bytes(name, tmp_path):
 
 def test_another_process_writes_the_same_bytes():
     code = "from qcfer import plots; import sys; sys.stdout.write(plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2)))"
-    other = subprocess.run([sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": "7"}, capture_output=True, check=True)
+    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert other.stdout.decode() == plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2))
 
 

@@ -1,4 +1,5 @@
 """The published pages: read in a real browser, from files, as a reader would; and built under adverse circumstances."""
+
 import json
 import os
 import random
@@ -37,7 +38,8 @@ axes.bar(range(7), range(7));
 figure, axes = plt.subplots(figsize=(9, 4))
 axes.plot(range(7));
 ---
-pd.DataFrame({f"a rather long name {column}": [0.5, -1.25] for column in range(9)} | {"label": ["</td><script>alert(2)</script>", "fear"]})
+long = {f"a rather long name {column}": [0.5, -1.25] for column in range(9)}
+pd.DataFrame(long | {"label": ["</td><script>alert(2)</script>", "fear"]})
 ---
 from IPython.display import HTML, Markdown
 Markdown("The label <script>alert(2)</script> is *odd*.")
@@ -75,7 +77,10 @@ def write_run(out, dataset, run_id, created, share, profile=None, embedder="effn
 @pytest.fixture(scope="module")
 def executed():
     "A report notebook that a real kernel ran: drawings, a wide table, and labels that want to be scripts."
-    cells = [new_markdown_cell("# Overview\n\n> The answer first.\n\n**54.4 %** are recognised."), new_markdown_cell("## Figures")]
+    cells = [
+        new_markdown_cell("# Overview\n\n> The answer first.\n\n**54.4 %** are recognised."),
+        new_markdown_cell("## Figures"),
+    ]
     cells += [new_code_cell(source.strip()) for source in EXECUTED.split("---")]
     cells.insert(3, new_markdown_cell("**Figure 1.** Bars & *more* bars, n = 3,309."))
     notebook = new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "python3"}})
@@ -97,7 +102,16 @@ def out(tmp_path_factory, executed, by_hand):
     out = tmp_path_factory.mktemp("reports")
     pages = [("tsne", by_hand), ("overview", executed), ("a b#c%d", by_hand)]
     write_run(out, "fer2013", "0123456789ab", "2026-11-20T10:00:00+00:00", 0.531, 0.402, pages=pages)
-    write_run(out, "fer2013", "fedcba987654", "2026-11-21T12:30:00+00:00", 0.5444, 0.418, embedder=SCRIPT, pages=[("overview", executed)])
+    write_run(
+        out,
+        "fer2013",
+        "fedcba987654",
+        "2026-11-21T12:30:00+00:00",
+        0.5444,
+        0.418,
+        embedder=SCRIPT,
+        pages=[("overview", executed)],
+    )
     write_run(out, EVIL, "abcdef012345", "2026-11-19T08:00:00+00:00", 0.61, pages=[("overview", executed)])
     return out
 
@@ -132,7 +146,9 @@ class Reader:
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
         self.page.on("requestfailed", lambda request: self.complaints.append(f"failed {request.url[:100]}"))
-        self.page.on("request", lambda request: self.local(request.url) or self.complaints.append(f"asked for {request.url[:100]}"))
+        self.page.on(
+            "request", lambda request: self.local(request.url) or self.complaints.append(f"asked for {request.url[:100]}")
+        )
 
     @staticmethod
     def local(url):
@@ -286,7 +302,15 @@ def test_reports_stand_in_reading_order_with_their_provenance(site):
     page = soup_of(site / "reports/fer2013/0123456789ab/overview.html")
     assert [link.get_text() for link in page("nav")[1]("a")] == ["Overview", "Tsne", "A b#c%d"]
     footer = page.footer.get_text()
-    for part in ("fer2013/0123456789ab", "2026-11-20", "seed 7", "code unknown", "data " + "ab" * 6, "effnet_lite0", "numpy 2.4.1"):
+    for part in (
+        "fer2013/0123456789ab",
+        "2026-11-20",
+        "seed 7",
+        "code unknown",
+        "data " + "ab" * 6,
+        "effnet_lite0",
+        "numpy 2.4.1",
+    ):
         assert part in footer
 
 
@@ -335,15 +359,53 @@ def test_plain_text_passes_unchanged(text):
 
 
 def test_a_browser_finds_nothing_that_runs_in_sanitised_pages(browser):
-    pieces = ["<script>", "</script>", "<svg>", "<math>", "<style>", "</style>", "<!--", "-->", "<img src=x onerror=a()>", "<p>", "</p>", "x"]
-    pieces += ["<table>", "<td>", "</table>", "<title>", "</title>", "<noscript>", "<template>", "<textarea>", "<a href='javascript:a()'>", "</a>"]
-    pieces += ["<iframe srcdoc='<script>a()</script>'>", "<mtext>", "<![CDATA[", "]]>", "<b title='</script><script>a()</script>'>", "&lt;script&gt;"]
-    pieces += ["<base href='//x'>", "<form action='//x'>", "<a href=' jav&#x09;ascript:a()'>", "<img src='//x/y.png'>", "<p style='background:url(//x)'>"]
+    pieces = [
+        "<script>",
+        "</script>",
+        "<svg>",
+        "<math>",
+        "<style>",
+        "</style>",
+        "<!--",
+        "-->",
+        "<img src=x onerror=a()>",
+        "<p>",
+        "</p>",
+        "x",
+    ]
+    pieces += [
+        "<table>",
+        "<td>",
+        "</table>",
+        "<title>",
+        "</title>",
+        "<noscript>",
+        "<template>",
+        "<textarea>",
+        "<a href='javascript:a()'>",
+        "</a>",
+    ]
+    pieces += [
+        "<iframe srcdoc='<script>a()</script>'>",
+        "<mtext>",
+        "<![CDATA[",
+        "]]>",
+        "<b title='</script><script>a()</script>'>",
+        "&lt;script&gt;",
+    ]
+    pieces += [
+        "<base href='//x'>",
+        "<form action='//x'>",
+        "<a href=' jav&#x09;ascript:a()'>",
+        "<img src='//x/y.png'>",
+        "<p style='background:url(//x)'>",
+    ]
     chance = random.Random(0)
     pages = [sanitised("".join(chance.choices(pieces, k=chance.randint(1, 12)))) for _ in range(2000)]
     reader = browser.new_page()
     found = reader.evaluate(
-        """([pages, tags]) => pages.flatMap(html => [...new DOMParser().parseFromString(html, 'text/html').body.querySelectorAll('*')].filter(
+        """([pages, tags]) => pages.map(html => new DOMParser().parseFromString(html, 'text/html').body)
+            .flatMap(body => [...body.querySelectorAll('*')].filter(
             tag => !tags.includes(tag.localName) || [...tag.attributes].some(a => /^on|^style$|^srcdoc$/.test(a.name)
                 || /^(src|href)$/.test(a.name) && !/^(https?:|mailto:|#|data:image|[\\w.%-]+$)/.test(a.value))
         ).map(tag => tag.outerHTML))""",
@@ -459,7 +521,8 @@ def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, i
 
 
 def test_the_modules_import_is_light():
-    code = "import sys, qcfer.site; print([name for name in ('nbconvert', 'nbdev', 'bs4', 'jinja2', 'matplotlib') if name in sys.modules])"
+    heavy = ("nbconvert", "nbdev", "bs4", "jinja2", "matplotlib")
+    code = f"import sys, qcfer.site; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -481,7 +544,9 @@ def book(tmp_path_factory):
     cells = [
         new_markdown_cell("# Labels\n\n> One order."),
         new_code_cell("#| default_exp labels"),
-        new_code_cell("#| export\nHELPER = 1\n'What it is.'", outputs=[new_output("execute_result", {"text/plain": "'What it is.'"})]),
+        new_code_cell(
+            "#| export\nHELPER = 1\n'What it is.'", outputs=[new_output("execute_result", {"text/plain": "'What it is.'"})]
+        ),
         new_code_cell("#| export\ndef label_index(name): ...\n"),
         new_markdown_cell("## Weights\n\nA class weighs $w_c = \\frac{N}{C n_c}$; see `label_index` and `qcfer.labels`."),
         new_code_cell("#| hide\nimport secrets"),
@@ -509,7 +574,12 @@ def test_a_chapter_shows_documentation_then_folded_source(book):
 
 def test_building_the_book_runs_no_example(book):
     assert not list(book.parent.rglob("ran")) and not Path("ran").exists()
-    assert sorted(path.name for path in (book.parent / "nbs").iterdir()) == ["00_labels.ipynb", "01_absent.ipynb", "_quarto.yml", "styles.css"]
+    assert sorted(path.name for path in (book.parent / "nbs").iterdir()) == [
+        "00_labels.ipynb",
+        "01_absent.ipynb",
+        "_quarto.yml",
+        "styles.css",
+    ]
 
 
 def test_formulas_and_drawings_need_nothing_from_elsewhere(book, reader):
