@@ -81,7 +81,7 @@ def _metric(value, draws, n):
     low, high = np.percentile(draws, [2.5, 97.5])
     return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}
 
-# %% ../nbs/09_evaluate.ipynb #9963ca67
+# %% ../nbs/09_evaluate.ipynb #6105b21a
 def score(
     y_true,  # (N,) class indices 0..6
     y_pred,  # (N,) class indices 0..6
@@ -93,8 +93,8 @@ def score(
     """Metrics with 95 % percentile bootstrap intervals over groups.
 
     Point values equal scikit-learn's with `zero_division=0`, and so does every draw. `n` counts faces, in `per_class` those of
-    the class; a class with `n` 0 has only zeros. Intervals from fewer than about twenty groups are too narrow, and from a single one
-    they have no width. The order of the rows does not matter.
+    the class; a class with `n` 0 has only zeros. Intervals from fewer than about twenty groups are too narrow, and from a single
+    one they have no width. The order of the rows does not matter.
     """
     true, predicted = _indices(y_true, "y_true"), _indices(y_pred, "y_pred")
     _same_length(y_true=true, y_pred=predicted, groups=groups)

@@ -59,9 +59,9 @@ def style():
     with styles.context(["default", _STYLE]):
         yield
 
-# %% ../nbs/10_plots.ipynb #83420fed
+# %% ../nbs/10_plots.ipynb #865a1d61
 def _drawn(make):
-    """Make a figure in the style and lay it out once: laid out anew at each drawing, its parts would creep by parts of a pixel."""
+    """Make a figure in the style and lay it out once: laid out anew at each drawing, it would creep by parts of a pixel."""
 
     @wraps(make)
     def drawn(*arguments, **named):

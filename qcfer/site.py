@@ -536,13 +536,13 @@ def _check_ours(site):
     if site.exists() and not ours and any(site.iterdir()):
         raise ValueError(f"expected pages of an earlier run in {site}; found other files: move them or choose another --out")
 
-# %% ../nbs/11a_site.ipynb #4f376e1a
+# %% ../nbs/11a_site.ipynb #e7695aa4
 def build_site(
     out: str | os.PathLike = "reports",  # the folder of the run directories, <out>/<dataset>/<run-id>/
 ) -> Path:  # <out>/site/index.html
     """Publish every finished run below `out` as pages below `<out>/site/`, with the method notebooks where a checkout has them.
 
-    The old site is replaced as a whole. Raises `ValueError` when `<out>/site` holds anything else, or a page would need the network.
+    The old site is replaced as a whole. Raises `ValueError` when `<out>/site` holds anything else or a page needs the network.
     """
     out = Path(out).resolve()
     _check_ours(out / "site")

@@ -195,27 +195,37 @@ def _merge(
         path.unlink(missing_ok=True)
     _sweep(folder)
 
+# %% ../nbs/01a_store.ipynb #19989a8d
+def _tidy(folder, schema):
+    "Merge, or say why not: the rows are safe either way."
+    try:
+        _merge(folder, schema)
+    except FileNotFoundError:  # another process is merging the same files
+        pass
+    except _DAMAGE as error:
+        warnings.warn(f"the files of {folder} were not merged: {error}", stacklevel=3)
+
 # %% ../nbs/01a_store.ipynb #0c737c83
 def cores() -> int:
     "The processor cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# %% ../nbs/01a_store.ipynb #990b2e1f
+# %% ../nbs/01a_store.ipynb #006d893a
 def _prepared(
     model: ImageModel,  # whose `preprocess` runs in the background
     images: Sequence[Image.Image],  # decoded when asked for
     positions: list[int],  # which of them, in this order
     batch_size: int,  # pictures a batch
-) -> Iterator[np.ndarray]:  # batches of model inputs (n, ...)
+) -> Iterator[tuple[list[int], np.ndarray]]:  # n of the positions and their model inputs (n, ...)
     "Batches of preprocessed pictures, at most two batches ahead of the reader."
     pool = ThreadPoolExecutor(cores(), thread_name_prefix="qcfer-prepare")
     try:
         jobs = (pool.submit(lambda position: model.preprocess(images[position]), position) for position in positions)
         waiting = deque(islice(jobs, 2 * batch_size))
-        while waiting:
-            batch = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
+        for start in range(0, len(positions), batch_size):
+            batch = [waiting.popleft().result() for _ in positions[start : start + batch_size]]
             waiting.extend(islice(jobs, batch_size))
-            yield np.stack(batch)
+            yield positions[start : start + batch_size], np.stack(batch)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -253,7 +263,7 @@ def _fill(rows, first, folder, schema):
         rows[[missing.pop(keys[index]) for index in here]] = values[here]
     return sorted(missing.values())
 
-# %% ../nbs/01a_store.ipynb #c80a5e1f
+# %% ../nbs/01a_store.ipynb #e55ea643
 def compute(
     model: ImageModel,  # a frozen model
     images: Sequence[Image.Image],  # N pictures, decoded when indexed
@@ -275,9 +285,7 @@ def compute(
     first = {key: place for place, key in reversed(list(enumerate(keys)))}
     missing = _fill(rows, first, folder, schema)
     with tqdm(total=len(missing), desc=desc, unit=" images", delay=2, disable=not missing) as bar:
-        done = iter(missing)
-        for batch in _prepared(model, images, missing, batch_size):
-            places = list(islice(done, len(batch)))
+        for places, batch in _prepared(model, images, missing, batch_size):
             names = [keys[place] for place in places]
             rows[places] = _checked(model.forward(batch), names, model)
             _save(folder, model, names, rows[places], schema)
@@ -287,13 +295,3 @@ def compute(
     again = [place for place, key in enumerate(keys) if first[key] != place]
     rows[again] = rows[[first[keys[place]] for place in again]]
     return rows
-
-# %% ../nbs/01a_store.ipynb #19989a8d
-def _tidy(folder, schema):
-    "Merge, or say why not: the rows are safe either way."
-    try:
-        _merge(folder, schema)
-    except FileNotFoundError:  # another process is merging the same files
-        pass
-    except _DAMAGE as error:
-        warnings.warn(f"the files of {folder} were not merged: {error}", stacklevel=3)

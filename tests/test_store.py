@@ -47,7 +47,10 @@ def keys_of(numbers):
 
 IMPORTS = "import os, tempfile, time\nimport numpy as np\nfrom qcfer.files import sha256\nfrom qcfer.store import compute\n"
 WORKER = IMPORTS + inspect.getsource(Squares) + inspect.getsource(keys_of)
-CALL = "numbers = list(range({n}))\ncompute(Squares(log={log!r}, pause={pause}), numbers, keys_of(numbers), {folder!r}, batch_size={batch})\n"
+CALL = """
+numbers = list(range({n}))
+compute(Squares(log={log!r}, pause={pause}), numbers, keys_of(numbers), {folder!r}, batch_size={batch})
+"""
 
 
 def worker(code, **options):
@@ -339,7 +342,7 @@ def test_a_store_that_may_only_be_read():
         fill(folder, 24)
         for path in [Path(folder), *Path(folder).rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        warm = "warm = tempfile.TemporaryDirectory(); [compute(Squares(), [0], keys_of([0]), warm.name) for _ in 'ab']; warm.cleanup()\n"
+        warm = "with tempfile.TemporaryDirectory() as warm: [compute(Squares(), [0], keys_of([0]), warm) for _ in 'ab']\n"
         nobody = warm + "os.getuid() or os.setuid(65534)\n"  # root may write anywhere, but nobody may not import from everywhere
         calls = [nobody + CALL.format(n=n, log=None, pause=0, folder=folder, batch=8) for n in (24, 25)]
         reading, writing = [worker(call, stderr=subprocess.PIPE, text=True) for call in calls]

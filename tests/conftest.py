@@ -1,0 +1,23 @@
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def fer2013():
+    "The folder of an extracted FER2013."
+    folder = os.environ.get("QCFER_FER2013")
+    if not folder:
+        pytest.skip("QCFER_FER2013 names no folder with FER2013")
+    return folder
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session, exitstatus):
+    "With QCFER_NO_SKIP set, data and weights are there, so a skipped test is a failure."
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if os.environ.get("QCFER_NO_SKIP") and skipped and exitstatus == 0:
+        for report in skipped:
+            reporter.write_line(f"skipped although nothing may be: {report.nodeid}: {report.longrepr}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

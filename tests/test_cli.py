@@ -1,0 +1,114 @@
+"""The command line as a person meets it: in a process of its own."""
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from qcfer.cartoons import draw_faces
+
+COMMANDS = ("prepare", "pose", "embed", "train", "report", "predict", "doctor")
+
+
+def qcfer(*arguments, **options):
+    command = [sys.executable, "-m", "qcfer.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    return draw_faces(tmp_path_factory.mktemp("faces"), per_class=12)
+
+
+def test_help_names_every_command():
+    answer = qcfer("--help")
+    assert answer.returncode == 0
+    assert [name for name in COMMANDS if name not in answer.stdout] == []
+
+
+@pytest.mark.parametrize("command", [["-c", "import qcfer"], ["-m", "qcfer.cli", "--help"]])
+def test_starts_in_less_than_a_second(command):
+    def seconds():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    assert min(seconds() for _ in range(5)) < 1
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys, qcfer.cli; print([m for m in ('torch', 'sklearn', 'onnxruntime', 'matplotlib') if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["prepare", "folder"], "add --root"),
+        (["prepare", "folder", "--root", "absent"], "found nothing at"),
+        (["prepare", "imagenet", "--root", "."], "expected a dataset out of"),
+        (["train", "folder", "--root", ".", "--params", "absent.yaml"], "absent.yaml"),
+        (["predict", "folder", "absent.png", "--out", "absent"], "qcfer report folder"),
+    ],
+)
+def test_bad_input_gets_one_line(arguments, words, tmp_path):
+    answer = qcfer(*arguments, cwd=tmp_path)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith("qcfer: ") and answer.stderr.count("\n") == 1
+    assert words in answer.stderr
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("seed: 3", "expected report: and config:"),
+        ("config: {sead: 3}", "found sead"),
+        ("config: {afp: {k: 3}}", "expected afp settings out of"),
+        ("config: [", "expected YAML"),
+    ],
+)
+def test_a_wrong_parameter_file_is_named_before_any_work(text, words, faces, tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text(text)
+    answer = qcfer("train", "folder", "--root", faces, "--params", params, "--out", tmp_path / "out")
+    assert answer.returncode == 1 and answer.stderr.count("\n") == 1
+    assert words in answer.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_stage_by_stage_then_predict(faces, tmp_path):
+    out = tmp_path / "out"
+    params = tmp_path / "params.yaml"
+    params.write_text("config: {pose: none, esv: {candidates: LR}}")
+    assert "84 faces" in qcfer("prepare", "folder", "--root", faces, "--out", out).stdout
+    assert "84 faces, 1,280 numbers each" in qcfer("embed", "folder", "--root", faces, "--out", out).stdout
+    stored = {path: path.stat().st_mtime_ns for path in (out / "cache" / "embeddings").rglob("*.arrow")}
+    answer = qcfer("train", "folder", "--root", faces, "--out", out, "--params", params)
+    assert answer.returncode == 0, answer.stderr
+    assert {path: path.stat().st_mtime_ns for path in (out / "cache" / "embeddings").rglob("*.arrow")} == stored
+    record = json.loads(open(answer.stdout.split()[-1]).read())
+    assert record["metrics"]["test"]["accuracy"]["n"] == record["counts"]["test"]["anger"] * 7
+
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    answer = qcfer("predict", "folder", faces / "happiness", broken, "--out", out)
+    assert answer.returncode == 0, answer.stderr
+    rows = answer.stdout.splitlines()
+    assert rows[0] == "image,label,anger,disgust,fear,happiness,neutral,sadness,surprise"
+    assert len(rows) == 13 and sum(",happiness," in row for row in rows[1:]) >= 9
+    assert "broken.png: the file is empty" in answer.stderr
+
+
+def test_a_direct_papermill_run_reads_the_same_parameter_file(tmp_path):
+    from qcfer.report import resources
+
+    params = tmp_path / "params.yaml"
+    params.write_text("report: {}\nconfig: {}\n")
+    template = resources("reports") / "confusion.ipynb"
+    command = [sys.executable, "-m", "papermill", template, tmp_path / "page.ipynb", "-f", params, "-k", "python3"]
+    answer = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"QCFER_CACHE": str(tmp_path)})
+    assert answer.returncode == 0, answer.stderr
+    assert "test faces are recognised" in (tmp_path / "page.ipynb").read_text()

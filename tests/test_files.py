@@ -1,0 +1,245 @@
+"""Files: whole or not at all, below the root, and what they were said to be."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from qcfer.files import WeightsError, atomic_path, cache_dir, file_sha256, find_weights, inside, sha256
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+# Writing
+
+
+def test_the_new_file_replaces_the_old_one(tmp_path):
+    path = tmp_path / "new" / "folder" / "state"
+    for text in ("first", "second"):
+        with atomic_path(path) as aside:
+            assert aside.parent == path.parent
+            aside.write_text(text)
+        assert path.read_text() == text
+    assert names(path.parent) == ["state"]
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt(), SystemExit(1)])
+def test_any_way_out_of_the_block_keeps_the_old_file(tmp_path, error):
+    (tmp_path / "state").write_text("good")
+    with pytest.raises(type(error)), atomic_path(tmp_path / "state") as aside:
+        aside.write_text("bad")
+        raise error
+    assert (tmp_path / "state").read_text() == "good" and names(tmp_path) == ["state"]
+
+
+def test_a_block_that_writes_nothing_is_an_error(tmp_path):
+    (tmp_path / "state").write_text("good")
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "state"):
+        pass
+    assert (tmp_path / "state").read_text() == "good"
+
+
+def test_a_killed_writer_keeps_the_old_file(tmp_path):
+    (tmp_path / "state").write_text("good")
+    code = (
+        "import sys, time; from qcfer.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as aside:\n"
+        "    aside.write_text('half'); print('written', flush=True); time.sleep(60)"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, tmp_path / "state"], stdout=subprocess.PIPE, text=True)
+    assert writer.stdout.readline() == "written\n"
+    writer.send_signal(signal.SIGKILL)
+    writer.wait(timeout=10)
+    writer.stdout.close()
+    assert (tmp_path / "state").read_text() == "good"
+    with atomic_path(tmp_path / "state") as aside:
+        aside.write_text("better")
+    assert (tmp_path / "state").read_text() == "better"
+
+
+def test_a_reader_never_sees_a_part(tmp_path):
+    path, seen = tmp_path / "state", set()
+    texts = [letter * 200_000 for letter in "abcd"]
+    path.write_text(texts[0])
+
+    def write(text):
+        for _ in range(10):
+            with atomic_path(path) as aside:
+                aside.write_text(text)
+
+    writers = [threading.Thread(target=write, args=[text]) for text in texts]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        seen.add(path.read_text())
+    assert seen <= set(texts) and names(tmp_path) == ["state"]
+
+
+def test_a_file_where_a_folder_is_expected(tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OSError, match="out"), atomic_path(tmp_path / "out" / "state") as aside:
+        aside.write_text("lost")
+    assert (tmp_path / "out").read_text() == "a file"
+
+
+# Staying below the root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    top = tmp_path_factory.mktemp("inside")
+    (top / "root" / "a").mkdir(parents=True)
+    (top / "root-of-another").mkdir()
+    (top / "root" / "out").symlink_to(top)
+    (top / "root" / "in").symlink_to("a")
+    (top / "root" / "loop").symlink_to("loop")
+    return top / "root"
+
+
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "../root-of-another/x", "out/x", "a/../out/x", "/etc/passwd", "a\0b", ".."])
+def test_paths_that_leave_the_root_are_refused(root, path):
+    with pytest.raises(ValueError, match="expected a path"):
+        inside(root, path)
+
+
+@pytest.mark.parametrize("path, real", [("a/x", "a/x"), ("in/x", "a/x"), ("a/../a/x", "a/x"), ("out/root/a/x", "a/x"), ("..x", "..x")])
+def test_paths_that_stay_are_resolved(root, path, real):
+    assert inside(root, path) == root.resolve() / real
+
+
+@given(st.lists(st.sampled_from(["..", ".", "", "a", "in", "out", "loop", "root", "x", "\0", "é"]), max_size=7).map("/".join))
+@example("out/root/../root")
+def test_nothing_gets_out(root, path):
+    try:
+        found = inside(root, path)
+    except ValueError:
+        return
+    assert os.path.realpath(found) == str(found)
+    assert found == root.resolve() or root.resolve() in found.parents
+
+
+# Names for content
+
+parts = st.lists(st.text(max_size=5) | st.binary(max_size=5), min_size=2, max_size=4)
+
+
+def as_bytes(values):
+    return [value.encode() if isinstance(value, str) else value for value in values]
+
+
+@given(st.binary() | st.text())
+def test_one_part_has_the_standard_name(value):
+    assert sha256(value) == hashlib.sha256(as_bytes([value])[0]).hexdigest()
+
+
+@given(parts, parts)
+@example(["ab", "c"], ["a", "bc"])
+@example(["ab", ""], ["", "ab"])
+@example(["a", b"b"], [b"a", "b"])
+def test_several_parts_share_a_name_only_when_they_are_equal(some, others):
+    assert (sha256(*some) == sha256(*others)) == (as_bytes(some) == as_bytes(others))
+
+
+@pytest.mark.parametrize("size", [0, 1, 5_000_000])
+def test_a_file_is_named_by_its_bytes(tmp_path, size):
+    data = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "file").write_bytes(data[:size])
+    assert file_sha256(tmp_path / "file") == sha256(data[:size])
+
+
+# Weights, from a real server
+
+
+class Server(SimpleHTTPRequestHandler):
+    def do_GET(self):
+        if self.path != "/cut.onnx":
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        self.wfile.write(b"only a part")
+
+    def log_message(self, *arguments):
+        pass
+
+
+GOOD = sha256(b"weights")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    "The address of the official home, and an empty cache."
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "model.onnx").write_bytes(b"weights")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(served)))
+    threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    for name in ("QCFER_WEIGHTS", "QCFER_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "cache"))
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_weights_are_fetched_once(home, tmp_path, monkeypatch):
+    path = find_weights("model.onnx", f"{home}/model.onnx", GOOD)
+    assert path == tmp_path / "cache" / "weights" / "model.onnx" == cache_dir() / "weights" / "model.onnx"
+    assert path.read_bytes() == b"weights"
+    (tmp_path / "served" / "model.onnx").unlink()
+    monkeypatch.setenv("QCFER_OFFLINE", "1")
+    assert find_weights("model.onnx", f"{home}/model.onnx", GOOD) == path
+
+
+@pytest.mark.parametrize("file, sha", [("model.onnx", sha256(b"other")), ("absent.onnx", GOOD), ("cut.onnx", GOOD)])
+def test_what_is_not_the_pinned_file_is_not_kept(home, tmp_path, file, sha):
+    words = rf"expected {file} in QCFER_WEIGHTS or .*could not be fetched \(.+\): fetch {home}/{file}"
+    with pytest.raises(WeightsError, match=words) as error:
+        find_weights(file, f"{home}/{file}", sha)
+    assert "\n" not in str(error.value)
+    assert names(tmp_path / "cache" / "weights") == []
+
+
+def test_no_server_is_named_with_what_to_do(home, tmp_path):
+    with pytest.raises(WeightsError, match="fetch http://127.0.0.1:9/model.onnx and put it there"):
+        find_weights("model.onnx", "http://127.0.0.1:9/model.onnx", GOOD)
+
+
+def test_a_cache_that_cannot_be_made_is_named(home, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match="could not be fetched"):
+        find_weights("model.onnx", f"{home}/model.onnx", GOOD)
+
+
+def test_named_folders_come_first_and_are_checked(home, tmp_path, monkeypatch):
+    for name, data in (("one", None), ("two", b"weights"), ("three", b"not read")):
+        (tmp_path / name).mkdir()
+        if data:
+            (tmp_path / name / "model.onnx").write_bytes(data)
+    monkeypatch.setenv("QCFER_WEIGHTS", os.pathsep.join(["", *(str(tmp_path / name) for name in ("one", "two", "three"))]))
+    assert find_weights("model.onnx", f"{home}/model.onnx", GOOD) == tmp_path / "two" / "model.onnx"
+    (tmp_path / "two" / "model.onnx").write_bytes(b"changed")
+    with pytest.raises(WeightsError, match=f"with SHA-256 {GOOD}; found {sha256(b'changed')}: fetch it again from {home}"):
+        find_weights("model.onnx", f"{home}/model.onnx", GOOD)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
+    monkeypatch.delenv("QCFER_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_dir().name == "qcfer" and tmp_path in cache_dir().parents
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "elsewhere"))
+    assert cache_dir() == tmp_path / "elsewhere"

@@ -1,0 +1,73 @@
+"""What is shipped: the wheel's content, the README, the notebooks."""
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", str(out), str(ROOT)]
+    subprocess.run(command, check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_package_its_templates_and_nothing_else(wheel):
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = {f"qcfer/{path.name}" for path in (ROOT / "qcfer").glob("*.py")}
+    expected |= {f"qcfer/reports/{path.name}" for path in (ROOT / "nbs/reports").glob("*.ipynb")}
+    expected |= {f"qcfer/params/{path.name}" for path in (ROOT / "nbs/params").glob("*.yaml")}
+    assert names == expected
+
+
+def test_the_package_runs_from_the_wheel_alone(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
+        "import qcfer.report as report, qcfer.site as site\n"
+        "assert 'site/qcfer' in report.__file__\n"
+        "print(sorted(path.name for path in report.resources('reports').iterdir()), site._checkout())"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert "confusion.ipynb" in answer.stdout and answer.stdout.strip().endswith("None")
+
+
+def test_the_readme_is_fresh():
+    spec = importlib.util.spec_from_file_location("readme", ROOT / ".ci" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text, pictures = module.readme()
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == text
+    for path, data in pictures.items():
+        assert (ROOT / path).read_bytes() == data
+        assert path in text
+
+
+def test_parameter_files_are_accepted_by_the_pipeline():
+    from qcfer.cli import make_config
+
+    for path in (ROOT / "nbs/params").glob("*.yaml"):
+        assert make_config(path.stem, Path("x")).dataset == path.stem
+
+
+def test_a_stage_imports_only_stages_above_it():
+    order = [path.stem.split("_", 1)[1] for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+    for position, module in enumerate(order):
+        for line in (ROOT / "qcfer" / f"{module}.py").read_text().splitlines():
+            if line.strip().startswith("from qcfer."):
+                assert order.index(line.split()[1].removeprefix("qcfer.")) < position, (module, line)
+
+
+def test_notebooks_are_chapters_of_a_readable_length():
+    for path in (ROOT / "nbs").glob("*.ipynb"):
+        cells = json.loads(path.read_text())["cells"]
+        assert len(cells) <= 66, path.name
+        assert "".join(cells[0]["source"]).startswith("# "), path.name

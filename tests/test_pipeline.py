@@ -1,0 +1,206 @@
+"""The pipeline as a whole: the record, resuming after a kill, faults, real photographs."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from qcfer.cartoons import draw_faces
+from qcfer.datasets import prepare
+from qcfer.labels import CLASSES
+from qcfer.pipeline import RUNGS, Config, Meter, run, run_id
+from qcfer.report import Run, make_pages, open_run
+
+QUICK = {"candidates": "LR"}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    folder = draw_faces(tmp_path_factory.mktemp("faces"), per_class=16)
+    shutil.copy(folder / "anger" / "0000.png", folder / "anger" / "copy.png")
+    (folder / "fear" / "empty.png").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(faces, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    return Run(run(Config("folder", str(faces), pose="none", esv=QUICK), out))
+
+
+def test_the_record_agrees_with_its_predictions(done):
+    test = done.test
+    metrics = done.metrics["test"]
+    assert metrics["accuracy"]["value"] == pytest.approx(accuracy_score(test.label, test.predicted))
+    assert metrics["macro_f1"]["value"] == pytest.approx(f1_score(test.label, test.predicted, average="macro"))
+    assert metrics["accuracy"]["low"] <= metrics["accuracy"]["value"] <= metrics["accuracy"]["high"]
+    assert metrics["accuracy"]["n"] == len(test) == sum(done.record["counts"]["test"].values())
+    assert done.confusion.sum() == len(test) and np.trace(done.confusion) == (test.label == test.predicted).sum()
+    probabilities = test[[f"p_{name}" for name in CLASSES]].to_numpy()
+    assert np.allclose(probabilities.sum(1), 1, atol=1e-4)
+    assert (probabilities.argmax(1) == test.predicted).all()
+
+
+def test_the_record_says_what_the_run_depends_on(done):
+    record = done.record
+    assert {"config", "seed", "versions", "git_sha", "data_sha256", "ids", "timings_s", "peak_memory_mb", "metrics"} <= set(record)
+    assert record["ids"] == {"pose": "none", "frontalizer": "none", "embedder": record["ids"]["embedder"]}
+    assert record["rejected"] == 1
+    assert "root" not in record["config"]
+    assert [rung["name"] for rung in record["ablation"]][-3:] == list(RUNGS)
+    assert set(record["timings_s"]) == set(record["peak_memory_mb"]) >= {"prepare", "embed", f"train: {RUNGS[-1]}"}
+    assert min(record["peak_memory_mb"].values()) > 50
+
+
+def test_predictions_cover_every_split_and_condition_once(done):
+    rows = done.predictions
+    assert not rows.duplicated(["condition", "image"]).any()
+    assert set(rows.query("condition == 'raw'")["split"]) == {"val", "test"}
+    sizes = done.manifest["split"].value_counts()
+    assert (rows.query("split == 'test'").groupby("condition").size() == sizes["test"]).all()
+
+
+def test_a_finished_run_is_not_made_again(done, faces):
+    before = {path: path.stat().st_mtime_ns for path in done.path.rglob("*")}
+    out = done.path.parent.parent
+    assert run(Config("folder", str(faces), pose="none", esv=QUICK), out) == done.path
+    assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
+    assert open_run("folder", out).path == done.path
+
+
+def test_every_setting_that_matters_renames_the_run():
+    config, ids = Config("folder", "x"), {"embedder": "a"}
+    names = {
+        run_id(config, ids, "data"),
+        run_id(Config("folder", "x", seed=1), ids, "data"),
+        run_id(Config("folder", "x", afp={"whiten": True}), ids, "data"),
+        run_id(config, {"embedder": "b"}, "data"),
+        run_id(config, ids, "other"),
+    }
+    assert len(names) == 5
+    assert run_id(Config("folder", "elsewhere"), ids, "data") == run_id(config, ids, "data")
+
+
+def test_a_copy_of_a_test_picture_is_left_out_and_both_numbers_are_given(tmp_path):
+    faces = draw_faces(tmp_path / "whole", per_class=16)
+    manifest, _ = prepare("folder", faces, tmp_path / "first")
+    for split in ("train", "test"):
+        for row in manifest[(manifest.split == "test") == (split == "test")].itertuples():
+            target = tmp_path / "faces" / split / row.image
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(faces / row.image, target)
+    copied = manifest[manifest.split == "test"].image.iloc[0]
+    shutil.copy(faces / copied, tmp_path / "faces" / "train" / Path(copied).parent / "twin.png")
+    done = Run(run(Config("folder", str(tmp_path / "faces"), pose="none", esv=QUICK), tmp_path / "out"))
+    assert sum(done.record["counts"]["duplicates"].values()) == 1
+    assert list(done.record["conditions"]) == ["raw", "raw_with_duplicates"]
+    assert not done.predictions.query("condition == 'raw'")["image"].str.endswith("twin.png").any()
+
+
+def _train(faces, out, **options):
+    params = Path(out) / "params.yaml"
+    params.parent.mkdir(parents=True, exist_ok=True)
+    params.write_text("config: {pose: none, esv: {candidates: LR}}")
+    arguments = ["train", "folder", "--root", faces, "--out", out, "--params", params]
+    return subprocess.Popen([sys.executable, "-m", "qcfer.cli", *map(str, arguments)], stdout=subprocess.PIPE, **options)
+
+
+def _kill_when(process, ready):
+    deadline = time.monotonic() + 120
+    while not ready() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def _stored_keys(out):
+    keys = []
+    for path in (out / "cache" / "embeddings").rglob("part-*.arrow"):
+        keys += pa.ipc.open_file(path).read_all().column(0).to_pylist()
+    return keys
+
+
+def test_kill_in_embedding_and_in_training_then_the_same_numbers(done, faces, tmp_path):
+    _kill_when(_train(faces, tmp_path), lambda: len(list((tmp_path / "cache" / "embeddings").rglob("part-*.arrow"))) >= 1)
+    kept = set(_stored_keys(tmp_path))
+    assert 0 < len(kept)
+    _kill_when(_train(faces, tmp_path), lambda: list((tmp_path / "cache" / "runs").rglob("rung-1.parquet")))
+    assert not list(tmp_path.glob("folder/*/run.json"))
+    process = _train(faces, tmp_path)
+    record = Path(process.communicate()[0].decode().split()[-1])
+    assert json.loads(record.read_text())["metrics"] == done.metrics
+    keys = _stored_keys(tmp_path)
+    assert len(keys) == len(set(keys)) and kept <= set(keys)
+    assert len(keys) == done.manifest["sha256"].nunique()
+
+
+def test_nothing_is_published_when_the_record_cannot_be_written(faces, tmp_path):
+    config = Config("folder", str(faces), pose="none", esv=QUICK)
+    (tmp_path / "folder").mkdir()
+    shutil.copytree(Path(faces), tmp_path / "pictures")
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "runs").touch()  # a file where the run's folder should grow
+    with pytest.raises(OSError):
+        run(config, tmp_path)
+    assert not list(tmp_path.glob("folder/*/run.json"))
+    (tmp_path / "cache" / "runs").unlink()
+    assert (run(config, tmp_path) / "run.json").is_file()
+
+
+def test_the_meter_measures_time_and_memory():
+    meter = Meter()
+    with meter.stage("hold"):
+        block = np.ones(40_000_000)
+        time.sleep(0.2)
+    assert meter.timings_s["hold"] >= 0.2
+    assert meter.peak_memory_mb["hold"] >= block.nbytes / 1e6
+
+
+def test_pages_are_made_once_and_hold_no_path_of_the_machine(done):
+    pages = make_pages(done.path)
+    assert sorted(page.stem for page in pages) == ["ablation", "confusion", "overview", "profile", "tsne"]
+    stamps = [page.stat().st_mtime_ns for page in pages]
+    for page in pages:
+        text = page.read_text()
+        assert "test faces are recognised" in text
+        cells = json.loads(text)["cells"]
+        assert str(done.path.parent.parent) not in json.dumps([cell["source"] for cell in cells])
+        assert "image/svg+xml" in text
+    assert [page.stat().st_mtime_ns for page in make_pages(done.path)] == stamps
+
+
+def test_report_templates_define_nothing_and_carry_no_output():
+    from qcfer.report import resources
+
+    for template in resources("reports").glob("*.ipynb"):
+        cells = [cell for cell in json.loads(template.read_text())["cells"] if cell["cell_type"] == "code"]
+        assert not any(word in "".join(cell["source"]) for cell in cells for word in ("def ", "class ", "lambda", "for "))
+        assert any("parameters" in cell["metadata"].get("tags", []) for cell in cells)
+        assert not any(cell["outputs"] for cell in cells)
+
+
+def test_real_photographs_end_to_end(fer2013, tmp_path):
+    if not os.environ.get("QCFER_WEIGHTS"):
+        pytest.skip("QCFER_WEIGHTS names no folder with the 3DDFA-V2 weights")
+    root = tmp_path / "fer2013"
+    for split, per_class in (("train", 40), ("test", 15)):
+        for folder in sorted((Path(fer2013) / split).iterdir()):
+            (root / split / folder.name).mkdir(parents=True)
+            for image in sorted(folder.iterdir())[:per_class]:
+                shutil.copy(image, root / split / folder.name)
+    done = Run(run(Config("fer2013", str(root), esv=QUICK), tmp_path / "out"))
+    assert done.record["ids"]["pose"].startswith("3ddfa_v2")
+    assert done.metrics["test"]["accuracy"]["value"] > 0.2  # chance is 1/7
+    assert pd.notna(done.manifest["yaw"]).all()
+    assert sum(part["accuracy"]["n"] for part in done.metrics["yaw_bins"].values()) == 105
+    assert set(done.manifest["usage"]) == {"Training", "PublicTest"}
