@@ -91,7 +91,7 @@ def _to_rgb(image):
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "test": "test", "testing": "test"}
 "Spellings of a split's folder name, in lower case."
 
-# %% ../nbs/01_datasets.ipynb #c6a6aa2e
+# %% ../nbs/01_datasets.ipynb #d586be11
 _CLUTTER = ("__macosx", "thumbs.db", "desktop.ini")
 
 
@@ -104,7 +104,8 @@ def _folders(path):
     "The names of the visible folders in a folder; none in one that may not be read."
     try:
         with os.scandir(path) as entries:
-            return sorted((entry.name for entry in entries if entry.is_dir() and not _is_clutter(entry.name)), key=os.fsencode)
+            names = [entry.name for entry in entries if os.path.isdir(entry) and not _is_clutter(entry.name)]
+            return sorted(names, key=os.fsencode)
     except PermissionError:
         return []
 
@@ -370,7 +371,7 @@ def examine(
     manifest = assign_splits(rows[rows["reason"] == ""].reset_index(drop=True), seed)
     return manifest[list(COLUMNS)], rejected.reset_index(drop=True)
 
-# %% ../nbs/01_datasets.ipynb #2cf37bad
+# %% ../nbs/01_datasets.ipynb #3478be9d
 def _check_usable(name, root, rows, rejected):
     "Stop before training what cannot be trained: no test, a single class, a class with too few pictures of its own."
     hint = f" ({len(rejected)} files rejected, the first {': '.join(rejected.iloc[0])})" if len(rejected) else ""
@@ -387,7 +388,7 @@ def _check_usable(name, root, rows, rejected):
         raise DatasetError(f"expected two classes or more to train on in {root}; found {present}{hint}")
     scarce = ", ".join(CLASSES[label] for label in sorted(set(rows["label"])) if (train == label).sum() < 3)
     if scarce:
-        raise DatasetError(f"expected three different pictures of each class or more to train on in {root}; too few: {scarce}{hint}")
+        raise DatasetError(f"expected three different train pictures or more of each class in {root}; too few: {scarce}{hint}")
 
 # %% ../nbs/01_datasets.ipynb #d43ef77a
 def load_manifest(

@@ -119,7 +119,7 @@ def kind(
     "The kind of a candidate."
     return name.split()[0]
 
-# %% ../nbs/08_esv.ipynb #92d43a16
+# %% ../nbs/08_esv.ipynb #5f53d35e
 def _fit_candidate(name, X, y, groups, class_weight, seed):
     "Fit one candidate to X (N, D) and y (N,)."
     if kind(name) == "LR":
@@ -130,17 +130,18 @@ def _fit_candidate(name, X, y, groups, class_weight, seed):
         forest = RandomForestClassifier(500, **shape, n_jobs=-1, random_state=seed + second)
         return forest.fit(X, y, floor_weights(y) if class_weight else None).set_params(n_jobs=None)
     machine = make_pipeline(Normalizer(), KernelSVC(C=float(name.split("=")[1]), class_weight=class_weight))
-    splits = _splitter(3, y, groups, seed).split(X, y, groups)
-    return CalibratedClassifierCV(machine, cv=list(splits), ensemble=False).fit(X, y).set_params(cv=3)
+    return CalibratedClassifierCV(machine, cv=_folds(3, y, groups, seed), ensemble=False).fit(X, y).set_params(cv=3)
 
-# %% ../nbs/08_esv.ipynb #51a2e963
-def _splitter(count, y, groups, seed):
-    "Stratified folds, by groups where there are any; fewer of them where a class has fewer rows."
-    count = max(2, min(count, np.unique(y, return_counts=True)[1].min()))
-    folds = StratifiedKFold if groups is None or len(np.unique(groups)) == len(y) else StratifiedGroupKFold
-    return folds(int(count), shuffle=True, random_state=seed)
+# %% ../nbs/08_esv.ipynb #93b9877b
+def _folds(count, y, groups, seed):
+    "Stratified splits, by groups where some have several rows; fewer of them where a class has fewer rows."
+    count = int(max(2, min(count, np.unique(y, return_counts=True)[1].min())))
+    options = {"n_splits": count, "shuffle": True, "random_state": seed}
+    if groups is None or len(np.unique(groups)) == len(y):
+        return list(StratifiedKFold(**options).split(y, y))
+    return list(StratifiedGroupKFold(**options).split(y, y, groups))
 
-# %% ../nbs/08_esv.ipynb #1437cfeb
+# %% ../nbs/08_esv.ipynb #5ef3e9b1
 class ESV(ClassifierMixin, BaseEstimator):
     """Ensemble soft voting: candidates ranked on held-out rows, the best refitted on all rows, their probabilities averaged.
 
@@ -231,7 +232,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         asked = self.candidates
         if isinstance(asked, str):
             kinds = PRESETS.get(asked) or {"default": ("LR", "RF", "SVM")}.get(asked) or (asked,)
-            names = [name for name in NAMES if kind(name) in kinds]
+            names = [name for name in NAMES if kind(name) in kinds and (name != "RF 2" or asked in PRESETS)]
         else:
             names = [name for name in NAMES if name in list(asked)]
             names = names if len(names) == len(list(asked)) else []
@@ -256,8 +257,8 @@ class ESV(ClassifierMixin, BaseEstimator):
 
     def _hold_out(self, X, codes, groups, names, seed):
         "Held-out rows (V,) and every candidate's probabilities of them (K, V, C)."
-        cv = _splitter(self.cv, codes, groups, seed) if isinstance(self.cv, int) else check_cv(self.cv)
-        splits = list(cv.split(X, codes, groups))
+        by_count = isinstance(self.cv, int)
+        splits = _folds(self.cv, codes, groups, seed) if by_count else list(check_cv(self.cv).split(X, codes, groups))
         rows = np.concatenate([held for _, held in splits])
         found = [np.zeros((len(rows), len(self.classes_)), np.float32) for _ in names]
         start = 0

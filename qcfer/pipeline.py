@@ -326,12 +326,13 @@ def run_id(
     settings = {name: value for name, value in asdict(config).items() if name != "root"}
     return sha256(json.dumps([settings, ids, data_sha256, code_version()], sort_keys=True))[:12]
 
-# %% ../nbs/11_pipeline.ipynb #e1c7799c
+# %% ../nbs/11_pipeline.ipynb #776bcc07
 def _counts(manifest):
     "Faces of each split and class, those left out as copies of test pictures under `duplicates`."
     split = manifest["split"].where(~manifest["duplicate"], "duplicates")
     table = pd.crosstab(split, manifest["label"]).reindex(columns=range(len(CLASSES)), fill_value=0)
-    return {name: dict(zip(CLASSES, map(int, row))) for name, row in zip(table.index, table.to_numpy())}
+    order = [name for name in ("train", "val", "test", "duplicates") if name in table.index]
+    return {name: dict(zip(CLASSES, map(int, table.loc[name]))) for name in order}
 
 # %% ../nbs/11_pipeline.ipynb #c37db6a3
 def _conditions(config, ids, rungs, with_duplicates, meter):

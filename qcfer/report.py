@@ -7,9 +7,10 @@ __all__ = ['Run', 'open_run', 'headline', 'caption', 'confusion_caption', 'profi
            'variance_caption', 'settings', 'counts', 'scores', 'yaw_table', 'class_table', 'ablation_table', 'costs',
            'resources', 'read_params', 'make_pages', 'predict_images', 'diagnose']
 
-# %% ../nbs/11b_report.ipynb #9c02baf9
+# %% ../nbs/11b_report.ipynb #ac337245
 import json
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -180,7 +181,7 @@ def variance_caption(run: Run, number: int = 1):  # Markdown
     share = f"{100 * curve[kept - 1]:.1f} %"
     return caption(number, f"The {kept} components that are kept of {len(curve)} hold {share} of the variance of the scaled features.")
 
-# %% ../nbs/11b_report.ipynb #9e26be4b
+# %% ../nbs/11b_report.ipynb #93936eca
 def settings(run: Run) -> pd.DataFrame:  # a row a setting
     "What was run: data, models and settings."
     record = run.record
@@ -189,9 +190,8 @@ def settings(run: Run) -> pd.DataFrame:  # a row a setting
     chosen = [row["name"] for row in record["esv"]["candidates"] if row["selected"]]
     rows = config | nested | {
         "seed": record["seed"],
-        "pose estimator": record["ids"]["pose"],
+        "pose estimator": record["ids"]["pose"].split(":")[0],
         "frontalizer": record["ids"]["frontalizer"],
-        "embedder": record["ids"]["embedder"],
         "AFP components": record["afp"]["n_components"],
         "ESV members": ", ".join(chosen),
         "pictures rejected": record["rejected"],
@@ -199,11 +199,10 @@ def settings(run: Run) -> pd.DataFrame:  # a row a setting
     }
     return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
 
-# %% ../nbs/11b_report.ipynb #fd9ba47c
+# %% ../nbs/11b_report.ipynb #48d7048c
 def counts(run: Run) -> pd.DataFrame:  # a row a split, a column a class
     "How many faces of each class are in each split."
     table = pd.DataFrame(run.record["counts"]).T
-    table = table.reindex([name for name in ("train", "val", "test", "duplicates") if name in table.index])
     return table.rename(index={"duplicates": "left out: copies of test pictures"}).assign(all=table.sum(axis=1))
 
 # %% ../nbs/11b_report.ipynb #04f8cc1d
@@ -291,19 +290,17 @@ def read_params(
         raise ValueError(f"expected report: and config: to be tables in {path}; found other values")
     return {"report": {}, "config": {}} | params
 
-# %% ../nbs/11b_report.ipynb #32098382
+# %% ../nbs/11b_report.ipynb #4d2f0d1f
 def _make_page(template, page, report):
     import papermill
 
     known = papermill.inspect_notebook(str(template))
     if "report" not in known:
         raise ValueError(f"expected a parameter `report` in {template}; found {', '.join(known) or 'none'}")
-    aside = page.with_name(f".{page.name}.tmp")
-    try:
-        papermill.execute_notebook(str(template), str(aside), {"report": report}, cwd=str(page.parents[3]), progress_bar=False, kernel_name="python3")
+    with tempfile.TemporaryDirectory(dir=page.parents[1], prefix=".page-") as folder:
+        aside, here = Path(folder) / page.name, str(page.parents[3])
+        papermill.execute_notebook(str(template), str(aside), {"report": report}, cwd=here, progress_bar=False, kernel_name="python3")
         os.replace(aside, page)
-    finally:
-        aside.unlink(missing_ok=True)
 
 # %% ../nbs/11b_report.ipynb #124ec807
 def make_pages(

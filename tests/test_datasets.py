@@ -215,6 +215,7 @@ def jpeg_with_exif(*tags):
 SIDEWAYS = tag(0x0112, 3, 1, b"\0\6\0\0")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("number", [0x010F, 0x011A, 0x014A, 0x8769, 0x8825, 0x927C, 0xA005])
 @pytest.mark.parametrize("kind", range(14))
 def test_strange_exif_does_not_cost_a_good_picture(number, kind):
@@ -238,7 +239,8 @@ def test_the_first_frame_counts():
 
 # Pictures that cannot be read
 
-WHOLE = {format: encoded(Image.fromarray(np.tile(NOISE, (8, 8, 1))), format) for format in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")}
+LARGER = Image.fromarray(np.tile(NOISE, (8, 8, 1)))
+WHOLE = {format: encoded(LARGER, format) for format in ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")}
 
 
 @pytest.mark.parametrize("format", WHOLE)
@@ -319,8 +321,12 @@ def test_a_damaged_picture_is_decoded_or_refused(format, changes, length):
     assert_decoded_or_refused(bytes(data[:length] if length % 3 == 0 else data))
 
 
+MAGIC = [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a", b"RIFF\0\1\0\0WEBPVP8 ", b"II*\0", b"P6\n"]
+
+
+@pytest.mark.filterwarnings("ignore")
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF89a", b"RIFF\0\1\0\0WEBPVP8 ", b"II*\0", b"P6\n"]), st.binary(max_size=200))
+@given(st.sampled_from(MAGIC), st.binary(max_size=200))
 def test_noise_is_decoded_or_refused(magic, noise):
     assert_decoded_or_refused(magic + noise)
 
@@ -338,7 +344,7 @@ def assert_decoded_or_refused(data):
 @given(st.sampled_from(sorted(WHOLE)), st.sampled_from(["RGB", "L", "P", "1"]), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
 def test_opaque_pictures_equal_pillows_own_reading(format, mode, width, height, seed):
     image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
-    assume(not (format == "JPEG" and mode in ("P", "1")))
+    assume((format, mode) not in (("JPEG", "P"), ("PPM", "P")))
     data = encoded(image, format)
     with Image.open(io.BytesIO(data)) as reference:
         np.testing.assert_array_equal(pixels(data), np.asarray(reference.convert("RGB")))
@@ -362,17 +368,18 @@ def test_classes_are_found_one_level_off(tmp_path, named):
 
 def test_a_relative_root_and_a_linked_one(tmp_path, monkeypatch):
     root = two_classes(tmp_path / "faces")
-    (tmp_path / "link").symlink_to("faces")
     monkeypatch.chdir(root)
     for named in (".", "happy", ".."):
-        assert locate("folder", named, tmp_path).samefile(root)
+        assert locate("folder", named, tmp_path) == root
+    (tmp_path / "link").symlink_to("faces")
     assert len(load_manifest("folder", tmp_path / "link")) == 20
 
 
 def test_two_levels_off_is_named_and_not_guessed(tmp_path):
     root = with_splits(tmp_path / "a" / "b")
     for named in (root / "train" / "happy", tmp_path):
-        with pytest.raises(DatasetError, match=r"expected fer2013\.csv, .*train/<class>/\* .* in .*; found .*: name the folder that holds them"):
+        words = r"expected fer2013\.csv, .*train/<class>/\* .* in .*; found .*: name the folder that holds them"
+        with pytest.raises(DatasetError, match=words):
             locate("fer2013", named, tmp_path)
 
 
@@ -575,7 +582,8 @@ def test_a_class_that_only_test_has_is_named(tmp_path):
     shutil.rmtree(root / "train" / "disgust")
     with pytest.raises(DatasetError, match="too few: disgust$"):
         load_manifest("folder", root)
-    with pytest.raises(DatasetError, match="expected all seven classes to train on in .*; found anger, fear, happiness, neutral, sadness, surprise$"):
+    words = "expected all seven classes to train on in .*; found anger, fear, happiness, neutral, sadness, surprise$"
+    with pytest.raises(DatasetError, match=words):
         load_manifest("fer2013", root)
 
 
@@ -598,7 +606,7 @@ def test_copies_of_one_picture_are_one_picture(tmp_path):
     (root / "fear").mkdir()
     for number in range(10):
         (root / "fear" / f"{number}.png").write_bytes(face(600))
-    with pytest.raises(DatasetError, match="expected three different pictures of each class or more .*too few: fear$"):
+    with pytest.raises(DatasetError, match="expected three different train pictures or more of each class .*too few: fear$"):
         load_manifest("folder", root)
 
 
@@ -972,7 +980,7 @@ def some(tmp_path):
     for name, first in (("happy", 0), ("sad", 3)):
         (root / name).mkdir(parents=True)
         for number in range(first, first + 3):
-            Image.fromarray(np.roll(NOISE, number, axis=0)).save(root / name / f"{number}.png")
+            Image.fromarray(np.roll(NOISE, number, axis=1)).save(root / name / f"{number}.png")
     return load_manifest("folder", root).sort_values("image", ignore_index=True), root
 
 
@@ -980,7 +988,7 @@ def test_faces_are_the_pictures_of_the_manifest(some):
     images = FaceImages(*some)
     assert len(images) == 6 and [image.mode for image in images] == ["RGB"] * 6
     for number in range(6):
-        np.testing.assert_array_equal(np.asarray(images[number]), np.roll(NOISE, number, axis=0))
+        np.testing.assert_array_equal(np.asarray(images[number]), np.roll(NOISE, number, axis=1))
     assert images.keys == some[0]["sha256"].tolist()
 
 
@@ -988,8 +996,8 @@ def test_a_box_is_cut_out_and_named_with_it(some):
     manifest, root = some
     boxes = pd.DataFrame([(1, 2, 5, 4)] * 5 + [(0, 0, 7, 5)], columns=["left", "top", "right", "bottom"])
     images = FaceImages(manifest.join(boxes), root)
-    np.testing.assert_array_equal(np.asarray(images[1]), np.roll(NOISE, 1, axis=0)[2:4, 1:5])
-    np.testing.assert_array_equal(np.asarray(images[5]), np.roll(NOISE, 5, axis=0))
+    np.testing.assert_array_equal(np.asarray(images[1]), np.roll(NOISE, 1, axis=1)[2:4, 1:5])
+    np.testing.assert_array_equal(np.asarray(images[5]), np.roll(NOISE, 5, axis=1))
     assert images.keys[1] == sha256(manifest["sha256"][1], "1,2,5,4")
     assert len(set(images.keys) | set(FaceImages(manifest, root).keys)) == 12
     assert FaceImages(manifest.join(boxes.astype(float)), root).keys == images.keys
@@ -1005,7 +1013,8 @@ def test_a_changed_picture_is_refused(some):
     manifest, root = some
     images = FaceImages(manifest, root)
     (root / "happy" / "1.png").write_bytes(face(1))
-    with pytest.raises(DatasetError, match="expected happy/1.png as it was when the manifest was made; found other bytes: run prepare again"):
+    words = "expected happy/1.png as it was when the manifest was made; found other bytes: run prepare again"
+    with pytest.raises(DatasetError, match=words):
         images[1]
     (root / "happy" / "2.png").unlink()
     with pytest.raises(FileNotFoundError, match="happy/2.png"):
@@ -1091,8 +1100,8 @@ def test_fer2013_pictures_are_read_as_pillow_reads_them(prepared):
 
 def test_fer2013_as_a_csv_gives_the_same_groups(prepared, tmp_path):
     manifest, root, _ = prepared
-    some = manifest[manifest["image"].str.contains(r"_\d*00\d\.")].sort_values("image")
-    assert len(some) > 200 and some["label"].nunique() == 7
+    some = manifest[~manifest["duplicate"]].groupby(["usage", "label"]).head(15).sort_values("image")
+    assert len(some) == 2 * 7 * 15
     rows = [record(CODES_OF_FER2013[r.label], np.asarray(Image.open(Path(root) / r.image)), r.usage) for r in some.itertuples()]
     unpacked, _ = examine("fer2013", locate("fer2013", write_csv(tmp_path / "csv", rows), tmp_path / "out"))
     unpacked = unpacked.iloc[unpacked["image"].str[-9:-4].astype(int).argsort()]
