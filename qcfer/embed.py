@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Embedder', 'EffNetLite0', 'TorchEmbedder', 'get_embedder']
 
-# %% ../nbs/04_embed.ipynb #e72ba386
+# %% ../nbs/04_embed.ipynb #99b45bdb
 import hashlib
 import importlib
 import json
@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from .files import WeightsError, atomic_path, cache_dir, file_sha256, sha256
-from .store import cores
+from .store import cores, stacked
 
 # %% ../nbs/04_embed.ipynb #1dedfb59
 def _unit(rows):
@@ -28,7 +28,7 @@ def _unit(rows):
     rows = np.asarray(rows, dtype=np.float32)
     return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
-# %% ../nbs/04_embed.ipynb #3721722d
+# %% ../nbs/04_embed.ipynb #5573cc74
 class Embedder:
     """A frozen image model; its kinds fill in `preprocess` and `forward`, which is what `qcfer.store.compute` asks for.
 
@@ -60,7 +60,7 @@ class Embedder:
         rows = [np.empty((0, self.dim), np.float32)]
         for start in range(0, len(images), batch_size):
             batch = [self.preprocess(images[place]) for place in range(start, min(start + batch_size, len(images)))]
-            rows.append(self.forward(np.stack(batch)))
+            rows.append(self.forward(stacked(batch)))
         return np.concatenate(rows)
 
 # %% ../nbs/04_embed.ipynb #ccc2f9d4

@@ -32,14 +32,14 @@ def atomic_path(
     finally:
         aside.unlink(missing_ok=True)
 
-# %% ../nbs/00a_files.ipynb #7211136b
+# %% ../nbs/00a_files.ipynb #bfe8e31f
 def inside(
     root: str | os.PathLike,  # an existing folder
     relative: str,  # a POSIX path from a label file or a manifest
 ) -> Path:  # the absolute path of the file
-    "The path below `root`; raises `ValueError` for one that is absolute, holds a NUL, or leaves `root` by `..` or by a link."
-    if "\0" in relative or relative.startswith("/"):
-        raise ValueError(f"expected a path relative to the root; found {relative!r}")
+    "The path below `root`; raises `ValueError` for one that is absolute, holds a NUL or `..`, or leaves `root` by a link."
+    if "\0" in relative or relative.startswith("/") or ".." in relative.split("/"):
+        raise ValueError(f"expected a path relative to the root and below it; found {relative!r}")
     root = os.path.realpath(root)
     path = os.path.realpath(os.path.join(root, relative))
     if os.path.commonpath([root, path]) != root:

@@ -286,10 +286,10 @@ def bomb(format, width, height):
 @pytest.mark.parametrize("side", [8001, 10_000, 50_000])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_header_that_claims_too_much_is_refused_at_once(format, side):
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ImageError, match="pixels"):
         decode_image(bomb(format, side, side))
-    assert time.perf_counter() - start < 0.2
+    assert time.process_time() - start < 0.2
 
 
 def test_a_huge_header_takes_no_memory():
@@ -313,7 +313,11 @@ def test_a_whole_picture_of_too_many_pixels_is_refused():
 
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=400, deadline=None)
-@given(st.sampled_from(sorted(WHOLE)), st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8), st.integers(1, 4000))
+@given(
+    st.sampled_from(sorted(WHOLE)),
+    st.lists(st.tuples(st.integers(0, 4000), st.integers(0, 255)), max_size=8),
+    st.integers(1, 4000),
+)
 def test_a_damaged_picture_is_decoded_or_refused(format, changes, length):
     data = bytearray(WHOLE[format])
     for place, value in changes:
@@ -341,9 +345,14 @@ def assert_decoded_or_refused(data):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.sampled_from(sorted(WHOLE)), st.sampled_from(["RGB", "L", "P", "1"]), st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
-def test_opaque_pictures_equal_pillows_own_reading(format, mode, width, height, seed):
-    image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+@given(
+    st.sampled_from(sorted(WHOLE)),
+    st.sampled_from(["RGB", "L", "P", "1"]),
+    st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(3)),
+    st.integers(0, 99),
+)
+def test_opaque_pictures_equal_pillows_own_reading(format, mode, shape, seed):
+    image = Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)).convert(mode)
     assume((format, mode) not in (("JPEG", "P"), ("PPM", "P")))
     data = encoded(image, format)
     with Image.open(io.BytesIO(data)) as reference:
@@ -381,6 +390,11 @@ def test_two_levels_off_is_named_and_not_guessed(tmp_path):
         words = r"expected fer2013\.csv, .*train/<class>/\* .* in .*; found .*: name the folder that holds them"
         with pytest.raises(DatasetError, match=words):
             locate("fer2013", named, tmp_path)
+
+
+def test_the_folder_that_was_named_comes_first(tmp_path):
+    root = two_classes(two_classes(two_classes(tmp_path) / "faces") / "more")
+    assert locate("folder", root.parent, tmp_path) == root.parent
 
 
 def test_two_candidates_are_both_named(tmp_path):
@@ -605,7 +619,7 @@ def test_copies_of_one_picture_are_one_picture(tmp_path):
     root = two_classes(tmp_path)
     (root / "fear").mkdir()
     for number in range(10):
-        (root / "fear" / f"{number}.png").write_bytes(face(600))
+        (root / "fear" / f"{number}.png").write_bytes(face(600 + number % 2))
     with pytest.raises(DatasetError, match="expected three different train pictures or more of each class .*too few: fear$"):
         load_manifest("folder", root)
 
@@ -696,6 +710,7 @@ rows_of_a_set = st.lists(
 def test_assigned_splits(rows, told, seed):
     label, group, split = zip(*rows)
     before = pd.DataFrame({"label": label, "group": [f"g{name}" for name in group], "split": split if told else ""})
+    before = before.astype({"split": object})
     kept = before.copy()
     after = assign_splits(before, seed)
     pd.testing.assert_frame_equal(before, kept)
@@ -753,6 +768,7 @@ def test_both_spellings_of_the_csv(tmp_path, name, end, named):
     }
     assert (manifest["split"] == "test").sum() == 14 and (manifest["split"] == "val").sum() == 7
     assert set(manifest["usage"][manifest["split"] == "val"]) == {"Training"}
+    assert (manifest["image"].str.split("/").str[0] == manifest["split"].replace("val", "train")).all()
     assert (manifest[["width", "height"]] == 48).all(axis=None)
     images = FaceImages(manifest, root)
     for place, row in enumerate(manifest.itertuples()):
@@ -769,11 +785,19 @@ def test_a_byte_order_mark_and_blank_lines_are_passed_over(tmp_path):
     assert len(load_manifest("fer2013", folder, out=tmp_path / "out")) == 42
 
 
+def test_quoted_values_with_spaces_around(tmp_path):
+    folder = write_csv(tmp_path / "set", small_set())
+    lines = (folder / "fer2013.csv").read_text().splitlines()
+    (folder / "fer2013.csv").write_text("\n".join('"' + line.replace(",", '", "') + '"' for line in lines))
+    assert len(load_manifest("fer2013", folder, out=tmp_path / "out")) == 42
+
+
 def test_a_csv_is_unpacked_once_a_content(tmp_path):
     folder = write_csv(tmp_path / "set", small_set())
     first = unpack_fer2013(folder, tmp_path / "out")
     stamp = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
-    assert unpack_fer2013(folder, tmp_path / "out") == first
+    with full_disk(0):
+        assert unpack_fer2013(folder, tmp_path / "out") == first
     assert {path: path.stat().st_mtime_ns for path in first.rglob("*")} == stamp
     (folder / "fer2013.csv").write_text((folder / "fer2013.csv").read_text() + "\n")
     assert unpack_fer2013(folder, tmp_path / "out") != first
@@ -788,6 +812,7 @@ BAD_PIXELS = {
     "negative": "-1 " + "0 " * 2303,
     "a fraction": "0.5 " + "0 " * 2303,
     "a word": "nan " + "0 " * 2303,
+    "long": "9" * 25 + " " + "0 " * 2303,
     "very long": "9" * 5000 + " " + "0 " * 2303,
     "a NUL": "0\0 " + "0 " * 2303,
     "not UTF-8": "\udce9 " + "0 " * 2303,
@@ -807,7 +832,7 @@ def test_bad_pixels_reject_the_row(tmp_path):
     }
     prepare("fer2013", folder, tmp_path / "out")  # the unpacked pictures remember what was rejected
     assert reasons(pd.read_csv(tmp_path / "out" / "fer2013" / "rejected.csv")) == rejected
-    with pytest.raises(DatasetError, match="found 10 that are not"):
+    with pytest.raises(DatasetError, match="found 11 that are not"):
         prepare("fer2013", folder, tmp_path / "out", strict=True)
 
 
@@ -954,7 +979,7 @@ def test_a_killed_unpack_leaves_no_half_set(tmp_path):
     folder, pictures = write_csv(tmp_path / "set", small_set() * 60), tmp_path / "out" / "pictures"
     worker = subprocess.Popen([sys.executable, "-c", UNPACK, folder, tmp_path / "out"])
     deadline = time.monotonic() + 60
-    while len(list(pictures.rglob("*.png"))) < 50 and worker.poll() is None and time.monotonic() < deadline:
+    while not any(pictures.rglob("*.png")) and worker.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     worker.kill()
     assert worker.wait(timeout=10) == -signal.SIGKILL

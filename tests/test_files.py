@@ -10,7 +10,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qcfer.files import WeightsError, atomic_path, cache_dir, file_sha256, find_weights, inside, sha256
@@ -101,24 +101,32 @@ def root(tmp_path_factory):
     (top / "root" / "a").mkdir(parents=True)
     (top / "root-of-another").mkdir()
     (top / "root" / "out").symlink_to(top)
+    (top / "root" / "a" / "up").symlink_to("../..")
+    (top / "root" / "twin").symlink_to("../root-of-another")
     (top / "root" / "in").symlink_to("a")
     (top / "root" / "loop").symlink_to("loop")
     return top / "root"
 
 
-@pytest.mark.parametrize("path", ["../x", "a/../../x", "../root-of-another/x", "out/x", "a/../out/x", "/etc/passwd", "a\0b", ".."])
+@pytest.mark.parametrize("path", ["../x", "a/../x", "loop/../out/x", "out/x", "a/up/x", "twin/x", "/etc/passwd", "a\0b", ".."])
 def test_paths_that_leave_the_root_are_refused(root, path):
     with pytest.raises(ValueError, match="expected a path"):
         inside(root, path)
 
 
-@pytest.mark.parametrize("path, real", [("a/x", "a/x"), ("in/x", "a/x"), ("a/../a/x", "a/x"), ("out/root/a/x", "a/x"), ("..x", "..x")])
+@pytest.mark.parametrize("path, real", [("a/x", "a/x"), ("in/x", "a/x"), ("a/./x", "a/x"), ("out/root/a/x", "a/x"), ("..x", "..x")])
 def test_paths_that_stay_are_resolved(root, path, real):
     assert inside(root, path) == root.resolve() / real
 
 
-@given(st.lists(st.sampled_from(["..", ".", "", "a", "in", "out", "loop", "root", "x", "\0", "é"]), max_size=7).map("/".join))
-@example("out/root/../root")
+def test_the_root_may_be_a_link_itself(root):
+    (root.parent / "linked").symlink_to("root")
+    assert inside(root.parent / "linked", "a/x") == root.resolve() / "a" / "x"
+
+
+@given(st.lists(st.sampled_from(["..", ".", "", "a", "in", "out", "up", "loop", "root", "x", "\0", "é"]), max_size=7).map("/".join))
+@settings(max_examples=500, deadline=None)
+@example("loop/../out/x")
 def test_nothing_gets_out(root, path):
     try:
         found = inside(root, path)
@@ -214,6 +222,13 @@ def test_what_is_not_the_pinned_file_is_not_kept(home, tmp_path, file, sha):
 def test_no_server_is_named_with_what_to_do(home, tmp_path):
     with pytest.raises(WeightsError, match="fetch http://127.0.0.1:9/model.onnx and put it there"):
         find_weights("model.onnx", "http://127.0.0.1:9/model.onnx", GOOD)
+
+
+def test_offline_nothing_is_fetched(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("QCFER_OFFLINE", "1")
+    with pytest.raises(WeightsError, match=r"could not be fetched \(QCFER_OFFLINE is set\)"):
+        find_weights("model.onnx", f"{home}/model.onnx", GOOD)
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_cache_that_cannot_be_made_is_named(home, tmp_path, monkeypatch):

@@ -151,6 +151,14 @@ def test_pictures_are_prepared_while_the_model_runs_and_not_too_far_ahead(tmp_pa
     assert model.ahead < 3 * 8
 
 
+@pytest.mark.parametrize("view", [lambda x: x, lambda x: x.T, lambda x: x[::2, ::-1], lambda x: np.broadcast_to(x[0], (3, 4))])
+def test_a_batch_is_in_c_order_whatever_the_inputs(view):
+    inputs = [view(each) for each in np.random.default_rng(0).integers(0, 9, (5, 6, 4))]
+    batch = store.stacked(inputs)
+    assert batch.flags["C_CONTIGUOUS"] and batch.dtype == inputs[0].dtype
+    np.testing.assert_array_equal(batch, np.stack(inputs))
+
+
 def test_an_unreadable_picture_stops_the_run_but_keeps_what_was_done(tmp_path):
     class Pictures(list):
         def __getitem__(self, index):

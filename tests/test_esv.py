@@ -1,0 +1,324 @@
+"""The ensemble: scikit-learn's contract, selection, voting, the kernel machine, and files that nobody vouches for."""
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.datasets import make_blobs, make_classification
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_score
+from sklearn.preprocessing import LabelEncoder
+from sklearn.svm import SVC
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.estimator_checks import check_estimator
+
+from qcfer.afp import AFP
+from qcfer.esv import ESV, NAMES, PRESETS, KernelSVC, class_weights, floor_weights, kind, load, save
+
+LR = ["LR C=0.1", "LR C=10"]
+
+
+@pytest.fixture(autouse=True)
+def small_forests(monkeypatch):
+    "Twenty trees for the paper's five hundred, which would take most of this file's time."
+    monkeypatch.setattr("qcfer.esv.RandomForestClassifier", lambda trees, **shape: RandomForestClassifier(trees // 25, **shape))
+
+
+@pytest.fixture(scope="module")
+def data():
+    X, y = make_classification(900, 24, n_informative=9, n_classes=4, weights=[0.4, 0.3, 0.2, 0.1], random_state=3)
+    return X.astype(np.float32), np.array(["anger", "fear", "happiness", "neutral"])[y]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        ESV(candidates=["LR C=1", "SVM C=1"], cv=2),
+        ESV(AFP(), candidates=["LR C=1"], cv=2, voting="hard"),
+        ESV(cv=None),
+    ],
+    ids=["LR and SVM", "AFP and hard votes", "all candidates"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks_pass_in_full(estimator):
+    check_estimator(estimator)
+
+
+@given(st.lists(st.integers(0, 6), min_size=2, max_size=200))
+def test_class_weights_are_scikit_learns(y):
+    classes = np.unique(y)
+    expected = compute_class_weight("balanced", classes=classes, y=y)
+    assert class_weights(np.array(y)) == pytest.approx(dict(zip(classes, expected)))
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=200))
+def test_the_floor_raises_every_class_to_it_and_no_further(y):
+    y = np.array(y)
+    weights = floor_weights(y)
+    largest = np.bincount(y).max()
+    for label in np.unique(y):
+        total = weights[y == label].sum()
+        assert total == pytest.approx(max(0.3 * largest, (y == label).sum()))
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_kernel_machine_is_scikit_learns(classes, dtype, monkeypatch):
+    X, y = make_blobs(400, 12, centers=classes, cluster_std=6, random_state=classes)
+    X = X.astype(dtype)
+    weighted = {"C": 3, "class_weight": "balanced"}
+    plain = SVC(**weighted, break_ties=True).fit(X[:300], y[:300])
+    pairs = plain.set_params(decision_function_shape="ovo").decision_function(X[300:]).reshape(100, -1)
+    plain.set_params(decision_function_shape="ovr")
+    quick = KernelSVC(**weighted).fit(X[:300], y[:300])
+    monkeypatch.setenv("QCFER_NO_INTELEX", "1")
+    without = KernelSVC(**weighted).fit(X[:300], y[:300])
+    for machine in (quick, without):
+        assert machine._pairs(X[300:]) == pytest.approx(pairs, abs=5e-3)
+        assert (machine.predict(X[300:]) == plain.predict(X[300:])).mean() > 0.98
+    assert without._pairs(X[300:]) == pytest.approx(pairs, abs=1e-4)
+    assert without.decision_function(X[300:]) == pytest.approx(plain.decision_function(X[300:]), abs=1e-4)
+
+
+def test_a_fitted_kernel_machine_needs_no_accelerator(data, tmp_path):
+    X, y = data
+    ensemble = ESV(candidates=["SVM C=5"], cv=None, random_state=0).fit(X[:300], y[:300])
+    save(ensemble, tmp_path / "model")
+    names = zipfile.ZipFile(tmp_path / "model").read("schema.json").decode()
+    assert "sklearnex" not in names and "onedal" not in names and "daal4py" not in names
+
+
+def test_ranking_is_what_it_says(data):
+    X, y = data
+    fold = np.where(np.arange(len(y)) < 600, -1, 0)
+    ensemble = ESV(candidates="LR", cv=PredefinedSplit(fold), top_m=2, random_state=0).fit(X, y)
+    for row in ensemble.candidates_:
+        C = float(row["name"].split("=")[1])
+        reference = LogisticRegression(C=C, max_iter=1000, class_weight="balanced").fit(X[:600], y[:600])
+        assert row["accuracy"] == pytest.approx(reference.score(X[600:], y[600:]), abs=0.004)
+    accuracies = [row["accuracy"] for row in ensemble.candidates_]
+    chosen = [row["accuracy"] for row in ensemble.candidates_ if row["selected"]]
+    assert sorted(chosen, reverse=True) == sorted(accuracies, reverse=True)[:2]
+    assert ensemble.top_m_ == 2 and ensemble.weights_.sum() == pytest.approx(1)
+    assert (ensemble.validation_rows_ == np.arange(600, 900)).all()
+
+
+def test_the_voters_are_refitted_on_every_row(data):
+    X, y = data
+    fold = np.where(np.arange(len(y)) < 600, -1, 0)
+    ensemble = ESV(candidates=["LR C=1"], cv=PredefinedSplit(fold)).fit(X, y)
+    whole = LogisticRegression(C=1, max_iter=1000, class_weight="balanced").fit(X, y)
+    assert ensemble.predict_proba(X) == pytest.approx(whole.predict_proba(X), abs=1e-3)
+    train = LogisticRegression(C=1, max_iter=1000, class_weight="balanced").fit(X[:600], y[:600])
+    assert ensemble.validation_proba_ == pytest.approx(train.predict_proba(X[600:]), abs=1e-3)
+
+
+def test_held_out_rows_never_reach_what_is_fitted(data):
+    "A planted leak: val rows that are wildly scaled would move the preprocessing, were it fitted on them."
+    X, y = data
+    fold = np.where(np.arange(len(y)) < 600, -1, 0)
+    spoilt = X.copy()
+    spoilt[600:] *= 1e3
+    clean = ESV(AFP(normalize=False), candidates=LR, cv=PredefinedSplit(fold), top_m=1).fit(X, y)
+    dirty = ESV(AFP(normalize=False), candidates=LR, cv=PredefinedSplit(fold), top_m=1)
+    dirty.fit(spoilt, y)
+    expected = AFP(normalize=False).fit(X[:600])
+    reference = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced")
+    reference.fit(expected.transform(X[:600]), y[:600])
+    first = next(row["accuracy"] for row in dirty.candidates_ if row["name"] == LR[0])
+    assert first == pytest.approx(reference.score(expected.transform(spoilt[600:]), y[600:]), abs=0.004)
+    assert clean.candidates_ != dirty.candidates_
+
+
+def test_voting():
+    tables = np.array([[[0.9, 0.1, 0.0]], [[0.2, 0.5, 0.3]], [[0.3, 0.4, 0.3]]])
+    even = np.full(3, 1 / 3)
+    assert ESV()._vote(tables, even) == pytest.approx(tables.mean(0))
+    hard = ESV(voting="hard")._vote(tables, even)
+    assert hard.argmax() == 1 and hard == pytest.approx(np.array([[1 / 3, 2 / 3, 0]]), abs=1e-5)
+    tied = ESV(voting="hard")._vote(tables[:2], np.full(2, 0.5))
+    assert tied.argmax() == 0 and tied.sum() == pytest.approx(1)
+    assert ESV(voting="weighted")._weights([0.6, 0.2]) == pytest.approx([0.75, 0.25])
+
+
+def test_presets_take_the_best_of_each_kind(data):
+    X, y = data
+    ensemble = ESV(candidates="rafdb", cv=2, random_state=0).fit(X[:400], y[:400])
+    chosen = [row for row in ensemble.candidates_ if row["selected"]]
+    assert {name: sum(kind(row["name"]) == name for row in chosen) for name in PRESETS["rafdb"]} == PRESETS["rafdb"]
+    machines = [row for row in ensemble.candidates_ if kind(row["name"]) == "SVM"]
+    assert max(machines, key=lambda row: row["accuracy"])["selected"]
+
+
+def test_presets_keep_the_papers_kernel_machine_and_its_limit(monkeypatch):
+    X, y = make_blobs(120, 4, centers=3, cluster_std=4, random_state=0)
+    names = [row["name"] for row in ESV(candidates="rafdb", cv=2).fit(X, y).candidates_]
+    assert [name for name in names if kind(name) == "SVM"] == ["SVM C=1"]
+    monkeypatch.setattr("qcfer.esv.PAPER_SVM_ROWS", 119)
+    assert {kind(row["name"]) for row in ESV(candidates="rafdb", cv=2).fit(X, y).candidates_} == {"LR"}
+    assert {row["name"] for row in ESV(candidates=["SVM C=1"], cv=2).fit(X, y).candidates_} == {"SVM C=1"}
+
+
+def test_no_ranking_means_all_vote(data):
+    X, y = data
+    ensemble = ESV(candidates=LR, cv=None).fit(X, y)
+    assert [row["accuracy"] for row in ensemble.candidates_] == [None, None]
+    assert ensemble.weights_ == pytest.approx([0.5, 0.5]) and ensemble.validation_proba_ is None
+
+
+def test_auto_takes_the_count_that_predicts_held_out_rows_best(data):
+    X, y = data
+    fold = np.where(np.arange(len(y)) < 600, -1, 0)
+    def held_out(m):
+        ensemble = ESV(candidates=["LR C=1", "SVM C=1", "SVM C=10"], cv=PredefinedSplit(fold), top_m=m, random_state=0).fit(X, y)
+        return ensemble.top_m_, (ensemble.classes_[ensemble.validation_proba_.argmax(1)] == y[600:]).mean()
+    accuracies = [held_out(m)[1] for m in (1, 2, 3)]
+    assert held_out("auto") == (1 + int(np.argmax(accuracies)), max(accuracies))
+
+
+def test_groups_stay_whole():
+    "Rows that are copies of each other: an honest score is chance, a leaking one is perfect."
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.normal(size=(60, 40)), 5, axis=0)
+    y, groups = np.repeat(rng.integers(0, 2, 60), 5), np.repeat(np.arange(60), 5)
+    leaking = ESV(candidates=["SVM C=10"], cv=5, random_state=0).fit(X, y)
+    honest = ESV(candidates=["SVM C=10"], cv=5, random_state=0).fit(X, y, groups)
+    assert leaking.candidates_[0]["accuracy"] > 0.95
+    assert honest.candidates_[0]["accuracy"] < 0.75
+
+
+def test_a_class_that_a_fold_never_trains_on():
+    X, y = make_blobs(60, 4, centers=3, random_state=0)
+    fold = np.where(y == 2, 0, -1)
+    fold[:5] = 0
+    ensemble = ESV(candidates=["LR C=1"], cv=PredefinedSplit(fold)).fit(X, y)
+    assert ensemble.validation_proba_.shape == (np.sum(fold == 0), 3)
+    assert (ensemble.validation_proba_[:, 2] == 0).all()
+    assert ensemble.predict_proba(X)[:, 2].max() > 0.5
+
+
+def test_a_class_that_is_a_single_group_is_calibrated_all_the_same():
+    X, y = make_blobs(240, 6, centers=4, cluster_std=2, random_state=0)
+    groups = np.where(y == 3, 1000, np.arange(240))
+    fold = np.where(np.arange(240) % 4, -1, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ensemble = ESV(candidates=["SVM C=5"], cv=PredefinedSplit(fold), random_state=0).fit(X, y, groups)
+    assert ensemble.candidates_[0]["accuracy"] > 0.9
+
+
+def test_the_limit_on_kernel_machines(data):
+    X, y = data
+    names = {row["name"] for row in ESV(candidates=["LR C=1", "SVM C=1"], svm_max_samples=100, cv=2).fit(X, y).candidates_}
+    assert names == {"LR C=1"}
+    with pytest.raises(ValueError, match="svm_max_samples=100"):
+        ESV(candidates="SVM", svm_max_samples=100).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"voting": "loud"}, "expected voting"),
+        ({"candidates": "MLP"}, "expected candidates"),
+        ({"candidates": ["LR C=1", "LR C=7"]}, "expected candidates"),
+        ({"top_m": 0}, "expected top_m"),
+    ],
+)
+def test_bad_settings_are_named(settings, words, data):
+    with pytest.raises(ValueError, match=words):
+        ESV(**{"candidates": ["LR C=1"]} | settings).fit(*data)
+
+
+def test_nan_features_and_one_class_are_named(data):
+    X, y = data
+    with pytest.raises(ValueError, match="found NaN or inf in 1 of 900 rows, first in row 2$"):
+        ESV(candidates="LR").fit(np.where(np.arange(X.size).reshape(X.shape) == 50, np.nan, X), y)
+    with pytest.raises(ValueError, match="one class, anger"):
+        ESV(candidates="LR").fit(X, np.full(len(X), "anger"))
+
+
+def test_folds_that_cannot_be_trained_on_are_named(data):
+    X, y = data
+    with pytest.raises(ValueError, match="fold 1 trains on; found fear$"):
+        ESV(candidates="LR", cv=PredefinedSplit(np.where(y == "fear", -1, 0))).fit(X, y)
+    with pytest.raises(ValueError, match="a group for each of 900 rows; found 5"):
+        ESV(candidates="LR").fit(X, y, np.arange(5))
+
+
+def test_it_is_a_scikit_learn_classifier_and_the_same_every_time(data):
+    X, y = data
+    ensemble = ESV(AFP(), candidates=["LR C=1", "RF"], cv=2, random_state=5)
+    assert cross_val_score(ensemble, X, LabelEncoder().fit_transform(y), cv=2).min() > 0.5
+    first, second = clone(ensemble).fit(X, y), clone(ensemble).fit(X, y)
+    assert (first.predict_proba(X) == second.predict_proba(X)).all()
+
+
+def test_round_trip(data, tmp_path):
+    X, y = data
+    ensemble = ESV(AFP(), candidates=["LR C=1", "RF", "SVM C=1"], top_m=3, cv=2, random_state=0).fit(X, y)
+    save(ensemble, tmp_path / "model.skops")
+    again = load(tmp_path / "model.skops")
+    assert (again.predict_proba(X) == ensemble.predict_proba(X)).all()
+    assert again.candidates_ == ensemble.candidates_
+
+
+def test_a_tree_that_leads_astray_is_refused(data, tmp_path):
+    "A tree's nodes are read without any check when it predicts, so a forged one could read memory that is not its own."
+    X, y = data
+    for forge in (lambda tree: tree.children_left, lambda tree: tree.feature):
+        ensemble = ESV(candidates=["RF"], cv=None, random_state=0).fit(X, y)
+        forge(ensemble.estimators_[0].estimators_[3].tree_)[0] = 10**6
+        save(ensemble, tmp_path / "forged")
+        with pytest.raises(ValueError, match="a damaged tree"):
+            load(tmp_path / "forged")
+
+
+def test_the_forest_is_the_papers(data, monkeypatch):
+    made = []
+    monkeypatch.setattr("qcfer.esv.RandomForestClassifier", lambda trees, **shape: made.append((trees, shape)) or RandomForestClassifier(2))
+    ESV(candidates="expw", cv=None, random_state=0).fit(*data)
+    for trees, shape in made:
+        assert trees == 500
+        assert {"max_depth": 30, "min_samples_split": 5, "min_samples_leaf": 2}.items() <= shape.items()
+    assert len({shape["random_state"] for _, shape in made}) == len({shape["max_features"] for _, shape in made}) == 2
+
+
+def test_files_that_are_no_ensemble_are_refused(data, tmp_path):
+    import skops.io
+    from sklearn.pipeline import FunctionTransformer, make_pipeline
+
+    X, y = data
+    hostile = make_pipeline(FunctionTransformer(func=print), LogisticRegression())
+    skops.io.dump(hostile, tmp_path / "hostile")
+    skops.io.dump(LogisticRegression().fit(X, y), tmp_path / "other")
+    save(ESV(candidates=LR, cv=None).fit(X, y), tmp_path / "model")
+    whole = (tmp_path / "model").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text").write_text("hello")
+    for name in ("hostile", "other", "cut", "text"):
+        with pytest.raises(ValueError, match="expected an ensemble"):
+            load(tmp_path / name)
+
+
+class Halves(PredefinedSplit):
+    "A splitter of somebody's own, which `load` has no reason to trust."
+
+
+def test_what_could_not_be_loaded_is_not_saved(data, tmp_path):
+    X, y = data
+    ensemble = ESV(candidates=LR, cv=Halves(np.where(np.arange(len(y)) % 2, -1, 0))).fit(X, y)
+    with pytest.raises(ValueError, match="Halves: not saved"):
+        save(ensemble, tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.sets(st.sampled_from([name for name in NAMES if kind(name) == "LR"]), min_size=1))
+def test_probabilities_add_up(names):
+    X, y = make_blobs(80, 3, centers=4, cluster_std=4, random_state=1)
+    probabilities = ESV(candidates=sorted(names), cv=2).fit(X, y).predict_proba(X)
+    assert probabilities.sum(1) == pytest.approx(np.ones(80)) and probabilities.min() >= 0
