@@ -7,7 +7,7 @@ __all__ = ['REFERENCE', 'RUNGS', 'PROBABILITIES', 'MAP_POINTS', 'Config', 'code_
            'embed_faces', 'make_estimator', 'predict_rung', 'train_rungs', 'train_with_duplicates', 'project_features',
            'versions', 'run_id', 'run', 'demo_run']
 
-# %% ../nbs/11_pipeline.ipynb #d0ca18ef
+# %% ../nbs/11_pipeline.ipynb #d3f1255e
 import json
 import os
 import subprocess
@@ -15,7 +15,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from .embed import get_embedder
 from .evaluate import evaluate, ladder, project, stratified_sample
 from .files import atomic_path, cache_dir, sha256
 from .labels import CLASSES
-from .pose import AnnotationPose, get_pose_estimator, split_rows
+from .pose import AnnotationPose, get_pose_estimator
 from .store import compute
 
 # %% ../nbs/11_pipeline.ipynb #f8d59198
@@ -380,7 +380,7 @@ def run(
         _publish(work, finished)
     return finished
 
-# %% ../nbs/11_pipeline.ipynb #88bdf28b
+# %% ../nbs/11_pipeline.ipynb #1ad02628
 def _work(config, out, work, manifest, features, ids, meter):
     "Make every file of a run in its work folder, the record last."
     kept = ~manifest["duplicate"].to_numpy()
@@ -401,7 +401,7 @@ def _work(config, out, work, manifest, features, ids, meter):
     record = {
         "config": settings,
         "seed": config.seed,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "code": code_version(),
         "git_sha": git_sha(),
         "versions": versions(),

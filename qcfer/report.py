@@ -334,7 +334,7 @@ def _pictures(paths):
         else:
             yield path
 
-# %% ../nbs/11b_report.ipynb #2652ebfd
+# %% ../nbs/11b_report.ipynb #e2f69127
 def predict_images(
     run: Run,  # whose embedder and ensemble are used
     paths: list,  # picture files of one aligned face each, or folders of them
@@ -355,7 +355,7 @@ def predict_images(
         except (ImageError, OSError) as error:
             rejected.append((path, getattr(error, "strerror", None) or str(error)))
     if not rows:
-        raise ValueError(f"expected pictures; found {len(rejected)} files that cannot be read" if rejected else "expected pictures; found none")
+        raise ValueError(f"expected pictures that can be read; found none ({len(rejected)} left out)")
     probabilities = pd.DataFrame(ensemble.predict_proba(np.stack(rows)), columns=[CLASSES[index] for index in ensemble.classes_])
     return pd.concat([pd.DataFrame({"image": names, "label": probabilities.idxmax(axis=1)}), probabilities], axis=1), rejected
 

@@ -279,7 +279,12 @@ def test_a_tree_that_leads_astray_is_refused(data, tmp_path):
 
 def test_the_forest_is_the_papers(data, monkeypatch):
     made = []
-    monkeypatch.setattr("qcfer.esv.RandomForestClassifier", lambda trees, **shape: made.append((trees, shape)) or RandomForestClassifier(2))
+
+    def forest(trees, **shape):
+        made.append((trees, shape))
+        return RandomForestClassifier(2)
+
+    monkeypatch.setattr("qcfer.esv.RandomForestClassifier", forest)
     ESV(candidates="expw", cv=None, random_state=0).fit(*data)
     for trees, shape in made:
         assert trees == 500

@@ -62,7 +62,7 @@ def test_a_stage_imports_only_stages_above_it():
     order = [path.stem.split("_", 1)[1] for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
     for position, module in enumerate(order):
         for line in (ROOT / "qcfer" / f"{module}.py").read_text().splitlines():
-            if line.strip().startswith("from qcfer."):
+            if line.strip().startswith("from qcfer.") and "_modidx" not in line:
                 assert order.index(line.split()[1].removeprefix("qcfer.")) < position, (module, line)
 
 
