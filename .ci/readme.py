@@ -23,13 +23,13 @@ def readme():
     exporter = MarkdownExporter(config=config)
     resources = {"output_files_dir": "reports/example", "unique_key": "readme"}
     text, resources = exporter.from_notebook_node(notebook, resources)
-    text = re.sub(r"!\[(?:svg|png)\]\((.*?)\)\n+((?:\*\*Figure|Figure)[^\n]*)", _described, text)
+    text = re.sub(r"\s*!\[(?:svg|png)\]\((.*?)\)\s*(\*\*Figure[^\n]*)", _described, text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", resources["outputs"]
 
 
 def _described(match):
     caption = match[2].replace("*", "")
-    return f"![{caption}]({match[1]})\n\n{match[2]}"
+    return f"\n\n![{caption}]({match[1]})\n\n{match[2]}"
 
 
 if __name__ == "__main__":

@@ -65,10 +65,13 @@ class Config:
                 known = ", ".join(estimator.get_params(deep=False))
                 raise ValueError(f"expected {name} settings out of {known}; found {', '.join(unknown)}")
 
-# %% ../nbs/11_pipeline.ipynb #76889d93
+# %% ../nbs/11_pipeline.ipynb #d237eb91
+_SHOWS = {"plots", "site", "report", "cli"}  # modules that only show what others computed
+
+
 def code_version() -> str:
-    "The package's version and a hash of its sources: a run is repeated when the code that made it has changed."
-    sources = sorted(Path(qcfer.__file__).parent.glob("*.py"))
+    "The package's version and a hash of the sources that numbers depend on: a run is repeated when they have changed."
+    sources = sorted(path for path in Path(qcfer.__file__).parent.glob("*.py") if path.stem not in _SHOWS and path.stem[0] != "_")
     return f"{version('qcfer')}+{sha256(*(path.read_bytes() for path in sources))[:12]}"
 
 # %% ../nbs/11_pipeline.ipynb #2203fcd5

@@ -7,9 +7,11 @@ __all__ = ['Run', 'open_run', 'headline', 'caption', 'confusion_caption', 'profi
            'variance_caption', 'settings', 'counts', 'scores', 'yaw_table', 'class_table', 'ablation_table', 'costs',
            'resources', 'read_params', 'make_pages', 'predict_images', 'diagnose']
 
-# %% ../nbs/11b_report.ipynb #ac337245
+# %% ../nbs/11b_report.ipynb #abc64174
 import json
 import os
+import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -243,7 +245,11 @@ def class_table(run: Run) -> pd.DataFrame:  # a row a class
         faces=[part["n"] for part in rows.values()]
     )
 
-# %% ../nbs/11b_report.ipynb #e50a86c0
+# %% ../nbs/11b_report.ipynb #73d61545
+def _p(value):
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def ablation_table(run: Run) -> pd.DataFrame:  # a row a rung
     "Accuracy of each rung, its difference from the full method, and how likely chance is to make one as large."
     rows = {}
@@ -252,8 +258,8 @@ def ablation_table(run: Run) -> pd.DataFrame:  # a row a rung
         rows[rung["name"]] = {
             "accuracy": _cell(rung["metrics"]["test"]["accuracy"]),
             "against full": _cell(versus) if versus else "",
-            "McNemar p": f"{versus['p_mcnemar']:.3f}" if versus else "",
-            "permutation p, Holm": f"{versus['p_holm']:.3f}" if versus else "",
+            "McNemar p": _p(versus["p_mcnemar"]) if versus else "",
+            "permutation p, Holm": _p(versus["p_holm"]) if versus else "",
         }
     return pd.DataFrame(rows).T
 
@@ -290,16 +296,22 @@ def read_params(
         raise ValueError(f"expected report: and config: to be tables in {path}; found other values")
     return {"report": {}, "config": {}} | params
 
-# %% ../nbs/11b_report.ipynb #4d2f0d1f
+# %% ../nbs/11b_report.ipynb #71d0fc7a
 def _make_page(template, page, report):
+    "Run one template in a process of its own, whose working folder is the one above the dataset's."
     import papermill
 
     known = papermill.inspect_notebook(str(template))
     if "report" not in known:
         raise ValueError(f"expected a parameter `report` in {template}; found {', '.join(known) or 'none'}")
     with tempfile.TemporaryDirectory(dir=page.parents[1], prefix=".page-") as folder:
-        aside, here = Path(folder) / page.name, str(page.parents[3])
-        papermill.execute_notebook(str(template), str(aside), {"report": report}, cwd=here, progress_bar=False, kernel_name="python3")
+        aside = Path(folder) / page.name
+        command = [sys.executable, "-m", "papermill", template, aside, "--cwd", page.parents[3], "-k", "python3"]
+        command += ["-y", json.dumps({"report": report}), "--no-progress-bar", "--no-log-output"]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise OSError(f"expected the page {page.stem} of {page.parents[1]}; found an error in its template: {reason}")
         os.replace(aside, page)
 
 # %% ../nbs/11b_report.ipynb #124ec807

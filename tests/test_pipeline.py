@@ -168,7 +168,9 @@ def test_the_meter_measures_time_and_memory():
 
 
 def test_pages_are_made_once_and_hold_no_path_of_the_machine(done):
+    here = os.getcwd()
     pages = make_pages(done.path)
+    assert os.getcwd() == here  # a relative --out must still mean the same folder
     assert sorted(page.stem for page in pages) == ["ablation", "confusion", "overview", "profile", "tsne"]
     stamps = [page.stat().st_mtime_ns for page in pages]
     for page in pages:
