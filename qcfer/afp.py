@@ -38,7 +38,7 @@ def adaptive_components(
     "min(512, N // 2, D), or min(256, N // 2, D) when N < 5,000 (paper, section 3.3)."
     return max(1, min(512 if rows >= 5_000 else 256, rows // 2, features))
 
-# %% ../nbs/07_afp.ipynb #108f4510
+# %% ../nbs/07_afp.ipynb #c59e7279
 class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Row normalisation, robust scaling, PCA of adaptive size, optional whitening (paper, section 3.3).
 
@@ -85,8 +85,8 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         """Learn centre, scale and directions from X (N, D); y is ignored.
 
-        Raises `ValueError` for fewer than two rows, NaN or infinite values, a parameter out of its range, or, with PCA, features of
-        which none varies.
+        Raises `ValueError` for fewer than two rows, NaN or infinite values, a parameter out of its range, or, with PCA, features
+        of which none varies.
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         self.n_components_ = self._checked_size(*X.shape)

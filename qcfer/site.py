@@ -116,7 +116,7 @@ PAGE = """<!doctype html>
 """
 "The frame of the index and of the report pages (Jinja, with autoescape)."
 
-# %% ../nbs/11a_site.ipynb #b9ede8e2
+# %% ../nbs/11a_site.ipynb #ccf50c7d
 INDEX = """<h1>Reports</h1>
 {% if not runs %}
 <p class="lead">No finished run yet. This makes the first: <code>qcfer report folder --root PICTURES</code></p>
@@ -135,8 +135,8 @@ profile faces are turned by more than 30&deg;.</p>{% endif %}
 {%- if run.pages %}<a href="{{ run.href }}/{{ run.pages[0].file }}">{{ run.id }}</a>{% else %}{{ run.id }}{% endif -%}
 </code>
 <small><time>{{ run.created[:10] }}</time></small></th>
-<td data-label="Embedder" class="name">{{ run.ids.embedder or "unknown" }}</td>
-<td data-label="Pose">{{ run.ids.pose or "none" }}</td>
+<td data-label="Embedder" class="name">{{ (run.ids.embedder or "unknown").split(" ")[0] }}</td>
+<td data-label="Pose">{{ (run.ids.pose or "none").split(":")[0] }}</td>
 {% for name, metric in (("Test", run.test), ("Profile", run.profile)) %}<td class="num" data-label="{{ name }} accuracy">
 {% if metric %}<span><strong>{{ metric.value | percent }}</strong>
 <small>{{ metric.low | percent }} to {{ metric.high | percent }}</small>
