@@ -7,7 +7,7 @@ __all__ = ['REFERENCE', 'RUNGS', 'PROBABILITIES', 'MAP_POINTS', 'Config', 'code_
            'embed_faces', 'make_estimator', 'predict_rung', 'train_rungs', 'train_with_duplicates', 'project_features',
            'versions', 'run_id', 'run', 'demo_run']
 
-# %% ../nbs/11_pipeline.ipynb #d3f1255e
+# %% ../nbs/11_pipeline.ipynb #cec4182f
 import json
 import os
 import subprocess
@@ -16,11 +16,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from tqdm import tqdm
 
 import qcfer
 from .cartoons import draw_faces
@@ -229,7 +231,7 @@ def _write_json(path, value):
     with atomic_path(path) as aside:
         aside.write_text(json.dumps(value, indent=1, allow_nan=False), encoding="utf-8")
 
-# %% ../nbs/11_pipeline.ipynb #fea09fd8
+# %% ../nbs/11_pipeline.ipynb #dc9db623
 def train_rungs(
     config: Config,
     features: np.ndarray,  # (N, D) float32
@@ -240,7 +242,7 @@ def train_rungs(
     "Fit every rung of the ladder; the full method's estimator and its candidates are written beside its predictions."
     fold = np.where(manifest["split"][manifest["split"] != "test"] == "val", 0, -1)
 
-    def train(number, rung):
+    def train(rung):
         from qcfer.esv import save
 
         with meter.stage(f"train: {rung}"):
@@ -251,10 +253,8 @@ def train_rungs(
                 _write_json(work / "esv.json", {"candidates": estimator.candidates_, "top_m": estimator.top_m_, "voting": estimator.voting})
         return predictions
 
-    return {
-        rung: _remembered(work / f"rung-{number}.parquet", lambda number=number, rung=rung: train(number, rung))
-        for number, rung in enumerate((REFERENCE, *RUNGS))
-    }
+    bar = tqdm((REFERENCE, *RUNGS), desc="train", unit=" rungs", delay=2)
+    return {rung: _remembered(work / f"rung-{number}.parquet", partial(train, rung)) for number, rung in enumerate(bar)}
 
 # %% ../nbs/11_pipeline.ipynb #d0f75ee3
 def train_with_duplicates(
@@ -276,7 +276,7 @@ def train_with_duplicates(
 
     return _remembered(work / "with-duplicates.parquet", train)
 
-# %% ../nbs/11_pipeline.ipynb #5782b2c2
+# %% ../nbs/11_pipeline.ipynb #d0af8ce3
 MAP_POINTS = 2_000
 
 
@@ -292,12 +292,12 @@ def project_features(
     afp = AFP(**{"random_state": config.seed} | config.afp).fit(features[~test])
     chosen = np.flatnonzero(test)
     chosen = chosen[stratified_sample(manifest["label"].to_numpy()[chosen], MAP_POINTS, config.seed)]
+    spaces = {"raw": features[chosen], "afp": afp.transform(features[chosen])}
+    maps = [(space, method) for space in spaces for method in ("tsne", "umap")] if len(chosen) >= 10 else []
     tables = []
-    for space, points in (("raw", features[chosen]), ("afp", afp.transform(features[chosen]))):
-        for method in ("tsne", "umap") if len(chosen) >= 10 else ():
-            x, y = project(points, method, config.seed).T
-            table = manifest.iloc[chosen][["image", "label"]]
-            tables.append(table.assign(space=space, method=method, x=x, y=y))
+    for space, method in tqdm(maps, desc="project", unit=" maps", delay=2):
+        x, y = project(spaces[space], method, config.seed).T
+        tables.append(manifest.iloc[chosen][["image", "label"]].assign(space=space, method=method, x=x, y=y))
     summary = {"n_components": int(afp.n_components_), "cumulative_variance": np.round(afp.cumulative_variance_, 6).tolist()}
     empty = pd.DataFrame(columns=["image", "label", "space", "method", "x", "y"])
     return pd.concat(tables, ignore_index=True) if tables else empty, summary
