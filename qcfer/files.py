@@ -94,7 +94,7 @@ def find_weights(
             return path
     return _fetch(name, url, sha256)
 
-# %% ../nbs/00a_files.ipynb #4264707d
+# %% ../nbs/00a_files.ipynb #95d9d1e2
 def _fetch(name, url, sha256):
     import pooch
 
@@ -108,7 +108,9 @@ def _fetch(name, url, sha256):
                 fetched = pooch.retrieve(url, f"sha256:{sha256}", path=aside.parent, fname=aside.name, downloader=downloader)
                 assert Path(fetched) == aside
             return target
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+        except ValueError as error:
             reason = str(error).splitlines()[0]
     raise WeightsError(
         f"expected {name} in QCFER_WEIGHTS or {target.parent}; found none, and it could not be fetched ({reason}): "
