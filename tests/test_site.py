@@ -54,7 +54,11 @@ def value(share, n):
     return {"accuracy": {"value": share, "low": share - 0.017, "high": share + 0.016, "n": n}}
 
 
-def write_run(out, dataset, run_id, created, share, profile=None, embedder="effnet_lite0", pages=()):
+LONG_ID = f"effnet_lite0 weights={64 * '7'} rgb 224x224 bicubic whole (x-127)/128 l2"
+LONG_POSE = "3ddfa_v2:mb05_120x120@f93ed7f1c4c0+090d7150f77c/whole-bilinear-120-ypr"
+
+
+def write_run(out, dataset, run_id, created, share, profile=None, embedder=LONG_ID, pages=()):
     metrics = {"test": value(share, 3309)} | ({"profile": value(profile, 412)} if profile else {})
     record = {
         "config": {"dataset": dataset, "note": SCRIPT},
@@ -63,7 +67,7 @@ def write_run(out, dataset, run_id, created, share, profile=None, embedder="effn
         "git_sha": None,
         "data_sha256": "ab" * 32,
         "created": created,
-        "ids": {"pose": "3ddfa_v2" if profile else None, "frontalizer": None, "embedder": embedder},
+        "ids": {"pose": LONG_POSE if profile else None, "frontalizer": None, "embedder": embedder},
         "counts": {"test": dict.fromkeys(CLASSES, 470)},
         "metrics": metrics,
     }
