@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-# %% ../nbs/12_cli.ipynb #da8e7ca3
+# %% ../nbs/12_cli.ipynb #687b7d75
 app = typer.Typer(
     help="Facial expression recognition that still works when the face is turned away.",
     no_args_is_help=True,
@@ -22,8 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Dataset = Annotated[str, typer.Argument(help="fer2013, or folder for pictures in class folders")]
-Root = Annotated[Path | None, typer.Option(help="The folder with the set; config.root of the parameter file when absent")]
+Dataset = Annotated[str, typer.Argument(help="posebench, which is rendered; fer2013; or folder for pictures in class folders")]
+Root = Annotated[Path | None, typer.Option(help="The folder with the set; when absent config.root of the parameter file, and PoseBench is rendered")]
 Out = Annotated[Path, typer.Option(help="Records, pages and caches go below this folder")]
 Params = Annotated[Path | None, typer.Option(help="A YAML file with report: and config:; the set's own when absent")]
 Embedder = Annotated[str | None, typer.Option(help="effnet_lite0, open_clip:ARCH/TAG, timm:NAME")]
@@ -32,7 +32,7 @@ Seed = Annotated[int | None, typer.Option(help="Draws splits, forests, maps and 
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first picture that cannot be read")]
 OUT = Path("reports")
 
-# %% ../nbs/12_cli.ipynb #5a855c32
+# %% ../nbs/12_cli.ipynb #5476d749
 def make_config(
     dataset: str,
     root: Path | None,
@@ -56,29 +56,42 @@ def make_config(
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise ValueError(f"expected config settings out of {', '.join(known)}; found {', '.join(unknown)}")
-    if "root" not in settings:
-        raise ValueError(f"expected the folder with {dataset}; found none: add --root FOLDER")
     return Config(**settings)
 
-# %% ../nbs/12_cli.ipynb #bb722551
+# %% ../nbs/12_cli.ipynb #10c0bff6
 def _prepared(config, out, strict=False):
     from qcfer.datasets import FaceImages, prepare
+    from qcfer.pipeline import find_root
 
-    manifest, root = prepare(config.dataset, config.root, out, seed=config.seed, strict=strict)
+    manifest, root = prepare(config.dataset, find_root(config, out.absolute()), out, seed=config.seed, strict=strict)
     return manifest, FaceImages(manifest, root)
 
-# %% ../nbs/12_cli.ipynb #f6a8f3d4
+# %% ../nbs/12_cli.ipynb #c4c51b19
 @app.command()
-def prepare(dataset: Dataset, root: Root = None, out: Out = OUT, params: Params = None, seed: Seed = None, strict: Strict = False):
-    "Find a set's pictures, open each one, and write its manifest and its list of rejects."
+def prepare(
+    dataset: Dataset,
+    root: Root = None,
+    out: Out = OUT,
+    params: Params = None,
+    seed: Seed = None,
+    strict: Strict = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every picture and look for near copies across splits")] = False,
+):
+    "Find a set's pictures, read each file, and write its manifest, its list of rejects and a page that sums them up."
     import pandas as pd
 
+    from qcfer.check import content_keys, near_copies, write_check
+    from qcfer.datasets import prepare
+
     config = make_config(dataset, root, params, seed=seed)
-    manifest, _ = _prepared(config, out, strict)
+    manifest, folder = prepare(dataset, config.root, out, seed=config.seed, strict=strict, deep=deep)
+    near = near_copies(manifest, folder, content_keys(dataset, manifest)) if deep else None
+    page = write_check(dataset, manifest, out, near)
     rejected = len(pd.read_csv(out / dataset / "rejected.csv"))
     sizes = ", ".join(f"{split} {count:,}" for split, count in manifest["split"].value_counts().items())
     typer.echo(f"{out / dataset / 'manifest.parquet'}: {len(manifest):,} faces ({sizes})")
     typer.echo(f"{manifest['duplicate'].sum():,} train or val rows stand in test as well; {rejected:,} files rejected")
+    typer.echo(str(page))
 
 # %% ../nbs/12_cli.ipynb #2d5d6321
 @app.command()

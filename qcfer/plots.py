@@ -226,11 +226,15 @@ def yaw_histogram(
     figure.legend(loc="outside lower center", ncols=4, handlelength=1, columnspacing=1.4)
     return figure
 
-# %% ../nbs/10_plots.ipynb #c80b95f5
-def _yaw_parts(metrics):
+# %% ../nbs/10_plots.ipynb #898deab8
+def _yaw_ranges():
     first, second, third, _ = (f"{edge:.0f}" for edge in YAW_BINS.values())
     words = [f"≤ {first}°", f"{first}–{second}°", f"{second}–{third}°", f"> {third}°"]
-    ranges = dict(zip(YAW_BINS, words)) | {"profile": f"> {second}°"}
+    return dict(zip(YAW_BINS, words)) | {"profile": f"> {second}°"}
+
+
+def _yaw_parts(metrics):
+    ranges = _yaw_ranges()
     parts = {name: metrics["yaw_bins"][name] for name in YAW_BINS if name in metrics.get("yaw_bins", {})}
     parts |= {"profile": metrics["profile"]} if "profile" in metrics else {}
     return [(name, ranges[name], part["accuracy"], YAW_COLOURS.get(name, _PROFILE)) for name, part in parts.items()]

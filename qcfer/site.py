@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 import qcfer
 
-# %% ../nbs/11a_site.ipynb #78fa7c7b
+# %% ../nbs/11a_site.ipynb #89e59287
 STYLE = """
 :root { --ink: #1d2733; --soft: #55606d; --line: #d9dee5; --link: #0b5cad; --shade: #f4f6f9 }
 * { box-sizing: border-box }
@@ -76,6 +76,7 @@ footer p { max-width: none; overflow-wrap: anywhere }
   .runs th { justify-content: space-between }
   .runs tr { border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; margin-bottom: 1rem }
   .runs th, .runs td { border: 0; padding: .2rem .25rem; display: flex; gap: .75rem; text-align: left }
+  .wide { max-width: none; width: 46rem }
   .runs td::before { content: attr(data-label); flex: 0 0 9rem; color: var(--soft) }
 }
 """
@@ -216,18 +217,23 @@ def _mark_numbers(table):
         if head.name == "th" and "num" in cell.get("class", []):
             head["class"] = "num"
 
-# %% ../nbs/11a_site.ipynb #7843bf32
+# %% ../nbs/11a_site.ipynb #067f0eb3
 def _finish(soup):
-    "Describe the pictures, mark captions and numbers, and let wide tables scroll."
+    "Describe the pictures, mark captions and numbers, and let wide pictures and tables scroll."
+    def scrolls(tag, name):
+        tag.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name}))
+
     for image in soup("img"):
         image["alt"] = _description(image)
+        if "wide" in image.get("class", []):
+            scrolls(image, "Picture")
     for paragraph in soup("p"):
         if re.match(r"(Figure|Table) \d", paragraph.get_text()):
             paragraph["class"] = "caption"
     for table in soup("table"):
         del table["border"]
         _mark_numbers(table)
-        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": "Table"}))
+        scrolls(table, "Table")
 
 # %% ../nbs/11a_site.ipynb #47a4e300
 @cache
@@ -263,8 +269,8 @@ def _read(path, parse):
         warnings.warn(f"expected JSON in {path}; found {str(error).splitlines()[0]}: left out of the pages", stacklevel=2)
         return None
 
-# %% ../nbs/11a_site.ipynb #04edd1f2
-ORDER = ("overview", "confusion", "profile", "tsne", "ablation")
+# %% ../nbs/11a_site.ipynb #a1032ab4
+ORDER = ("overview", "posebench", "confusion", "profile", "tsne", "ablation")
 "The reading order of the reports; others follow by name."
 
 # %% ../nbs/11a_site.ipynb #25b7fec2

@@ -12,6 +12,14 @@ def fer2013():
     return folder
 
 
+@pytest.fixture(scope="session")
+def posebench_set(tmp_path_factory):
+    "A small PoseBench: eight subjects, rendered once."
+    from qcfer.posebench import generate
+
+    return generate(tmp_path_factory.mktemp("posebench") / "set", subjects=8, seed=3)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session, exitstatus):
     "With QCFER_NO_SKIP set, data and weights are there, so a skipped test is a failure."

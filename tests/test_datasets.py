@@ -36,9 +36,9 @@ from qcfer.datasets import (
     locate,
     manifest_sha256,
     prepare,
-    unpack_fer2013,
 )
 from qcfer.files import sha256
+from qcfer.layouts import unpack_fer2013
 
 KAGGLE = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -410,7 +410,7 @@ def test_two_candidates_are_both_named(tmp_path):
         ("fer2013", "file", "expected a folder with fer2013; found a file at .*file"),
         ("folder", "empty", "expected <class>.*anger, disgust, fear, happiness, neutral, sadness, surprise in .*empty; found nothing"),
         ("folder", "numbered", "expected <class>.*; found 0, 1, 2"),
-        ("imagenet", "empty", "expected a dataset of fer2013, folder; found 'imagenet'"),
+        ("imagenet", "empty", "expected a dataset of fer2013, .*, folder; found 'imagenet'"),
     ],
 )
 def test_what_is_not_there_gets_one_line(tmp_path, name, root, words):
@@ -972,7 +972,7 @@ def test_a_file_where_a_folder_is_expected(tmp_path, place):
     assert (tmp_path / place).read_text() == "a file"
 
 
-UNPACK = "import sys; from qcfer.datasets import unpack_fer2013; unpack_fer2013(*sys.argv[1:])"
+UNPACK = "import sys; from qcfer.layouts import unpack_fer2013; unpack_fer2013(*sys.argv[1:])"
 
 
 def test_a_killed_unpack_leaves_no_half_set(tmp_path):

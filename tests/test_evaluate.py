@@ -417,3 +417,139 @@ def test_bad_comparisons_and_tables_are_refused():
 def test_features_that_cannot_be_projected_are_refused(features, method, message):
     with pytest.raises(ValueError, match=message):
         ev.project(features, method)
+
+
+# ---- PoseBench's score
+
+
+def condition(name, right, group, yaw=40.0, **columns):
+    """A condition's test rows: label 3, and 3 is predicted where `right`."""
+    right = np.asarray(right, bool)
+    image = [f"{row:05}.jpg" for row in range(len(right))]
+    rows = {
+        "condition": name,
+        "image": image,
+        "split": "test",
+        "label": 3,
+        "predicted": np.where(right, 3, 5),
+        "group": group,
+        "yaw": yaw,
+    }
+    return pd.DataFrame(rows | columns)
+
+
+def lucky(seed, subjects, skills, per_subject=4, spread=0.1):
+    """Simulated conditions of given expected accuracies, on the same faces with the same luck of a subject."""
+    rng = np.random.default_rng(seed)
+    group = np.repeat(np.arange(subjects), per_subject)
+    luck = rng.random(len(group)) + rng.choice([-spread, spread], subjects)[group]
+    return pd.concat([condition(name, luck < skill, group) for name, skill in skills.items()], ignore_index=True)
+
+
+def test_headroom_of_known_counts():
+    group = np.arange(100)
+    rows = [
+        condition(name, group < hits, group)
+        for name, hits in {"raw": 20, "oracle": 80, "f": 50, "worse": 5, "beyond": 86}.items()
+    ]
+    found = ev.posebench_score(pd.concat(rows), ("raw", "oracle", "f", "worse", "beyond"))
+    assert {name: part["profile"]["value"] for name, part in found["accuracy"].items()} == pytest.approx(
+        {"raw": 0.2, "oracle": 0.8, "f": 0.5, "worse": 0.05, "beyond": 0.86}
+    )
+    assert {name: part["profile"]["value"] for name, part in found["headroom"].items()} == pytest.approx(
+        {"f": 0.5, "worse": -0.25, "beyond": 1.1}
+    )
+    assert set(found["headroom"]["f"]) == {"profile", "large"}  # no face is beyond 45 degrees
+    assert found["headroom"]["f"]["profile"]["n"] == 100
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_a_frontalizer_that_is_raw_or_oracle_recovers_nothing_or_all_without_doubt():
+    rows = lucky(0, 60, {"raw": 0.3, "oracle": 0.8})
+    twins = [rows[rows.condition == name].assign(condition=f"as {name}") for name in ("raw", "oracle")]
+    found = ev.posebench_score(pd.concat([rows, *twins]), ("raw", "oracle", "as raw", "as oracle"))["headroom"]
+    assert [found["as raw"]["profile"][key] for key in ("value", "low", "high")] == [0, 0, 0]
+    assert [found["as oracle"]["profile"][key] for key in ("value", "low", "high")] == [1, 1, 1]
+
+
+def test_the_accuracies_are_those_of_evaluate():
+    rows = pd.concat([lucky(1, 40, {"raw": 0.4, "oracle": 0.7}), lucky(2, 40, {"raw": 0.9}).assign(split="val")])
+    rows["yaw"] = np.tile([0.0, -20.0, 44.0, -80.0], len(rows) // 4)
+    found = ev.posebench_score(rows)
+    assert found["headroom"] == {}
+    for name, subsets in found["accuracy"].items():
+        metrics = ev.evaluate(rows[rows.condition == name])
+        assert subsets == {part: metrics[part]["accuracy"] for part in ("test", "profile")} | {
+            part: metric["accuracy"] for part, metric in metrics["yaw_bins"].items()
+        }
+
+
+def test_headroom_interval_is_that_of_a_plain_paired_loop():
+    rows = lucky(3, 40, {"raw": 0.35, "oracle": 0.75, "f": 0.55})
+    found = ev.posebench_score(rows, ("raw", "oracle", "f"), n_boot=4000)["headroom"]["f"]["profile"]
+    hits = rows.assign(hit=rows.label == rows.predicted).pivot_table(
+        index="group", columns="condition", values="hit", aggfunc="sum"
+    )
+    rng, shares = np.random.default_rng(9), []
+    for _ in range(4000):
+        drawn = hits.iloc[rng.integers(0, 40, 40)].sum()
+        shares.append((drawn.f - drawn.raw) / (drawn.oracle - drawn.raw))
+    assert [found["low"], found["high"]] == pytest.approx(np.percentile(shares, [2.5, 97.5]), abs=0.02)
+    assert found["low"] < found["value"] < found["high"]
+
+
+def test_headroom_intervals_hold_the_truth_as_often_as_they_say():
+    skills = {"raw": 0.3, "oracle": 0.7, "f": 0.5}  # luck is even around them, so half of the headroom is recovered
+
+    def interval(seed):
+        return ev.posebench_score(lucky(seed, 60, skills), tuple(skills), n_boot=300, seed=seed)["headroom"]["f"]["profile"]
+
+    held = [metric["low"] <= 0.5 <= metric["high"] for metric in map(interval, range(200))]
+    assert 0.90 <= np.mean(held) <= 0.99
+
+
+def test_without_headroom_there_is_no_share_of_it():
+    group = np.arange(200)
+    rows = {"raw": group < 100, "oracle": group >= 95, "f": group < 120}  # the oracle leads by 5 of 200: chance
+    found = ev.posebench_score(pd.concat([condition(name, right, group) for name, right in rows.items()]), tuple(rows))
+    assert found["headroom"] == {"f": {}}
+    rows["oracle"] = group < 50  # and here it is worse
+    found = ev.posebench_score(pd.concat([condition(name, right, group) for name, right in rows.items()]), tuple(rows))
+    assert found["headroom"] == {"f": {}}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_lead_that_is_just_clear_gives_finite_ordered_bounds(seed):
+    rng = np.random.default_rng(seed)
+    group, right = np.arange(60), rng.random((3, 60)) < [[0.3], [0.48], [0.4]]
+    rows = [condition(name, hits, group) for name, hits in zip(("raw", "oracle", "f"), right)]
+    found = ev.posebench_score(pd.concat(rows), ("raw", "oracle", "f"), n_boot=500)["headroom"]["f"]
+    for metric in found.values():
+        assert np.isfinite([metric["low"], metric["high"]]).all() and metric["low"] <= metric["value"] <= metric["high"]
+
+
+def test_rows_in_any_order_and_other_conditions_change_no_score():
+    rows = lucky(4, 30, {"raw": 0.3, "oracle": 0.8, "f": 0.5})
+    first = ev.posebench_score(rows, ("raw", "oracle", "f"))
+    more = pd.concat([rows, lucky(5, 10, {"+ AFP": 0.9, "raw_with_duplicates": 0.1}), rows.assign(split="val")])
+    assert ev.posebench_score(more.sample(frac=1, random_state=0), ("raw", "oracle", "f")) == first
+    assert ev.posebench_score(rows.assign(group=rows.group.map("s{:03}".format)), ("raw", "oracle", "f")) == first
+
+
+def test_posebench_predictions_that_cannot_be_compared_are_refused():
+    rows = lucky(6, 10, {"raw": 0.3, "oracle": 0.8, "f": 0.5})
+    with pytest.raises(ValueError, match="found raw, no oracle"):
+        ev.posebench_score(rows[rows.condition != "oracle"])
+    with pytest.raises(ValueError, match="found oracle, raw, no qwen"):
+        ev.posebench_score(rows, ("raw", "oracle", "qwen"))
+    with pytest.raises(ValueError, match="found f, raw, no oracle"):
+        ev.posebench_score(rows, ("raw", "f"))
+    with pytest.raises(ValueError, match="found no group, yaw"):
+        ev.posebench_score(rows.drop(columns=["yaw", "group"]))
+    for other in (
+        rows.iloc[:-1],
+        pd.concat([rows, rows.tail(1)]),
+        rows.assign(yaw=np.where(rows.condition == "f", 50, rows.yaw)),
+    ):
+        with pytest.raises(ValueError, match="same test faces, each once, in the conditions raw and f"):
+            ev.posebench_score(other, ("raw", "oracle", "f"))

@@ -1,4 +1,4 @@
-"""qcfer.plots: what the figures hold is read back from the figures; how they look is measured on the laid-out text."""
+"""qcfer.plots and posebench_plots: what the figures hold is read back from the figures; how they look is measured on the laid-out text."""
 
 import copy
 import os
@@ -15,9 +15,10 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from PIL import Image
 
-from qcfer import plots
+from qcfer import plots, posebench_plots
 from qcfer.evaluate import confusion, evaluate, ladder
 from qcfer.labels import CLASSES, COLOURS
+from qcfer.pose import YAW_BINS
 
 
 def predictions(n=600, seed=0, classes=range(7), hit=0.6):
@@ -50,6 +51,22 @@ POINTS = pd.concat(
     )
     for seed, (space, method) in enumerate([("raw", "tsne"), ("afp", "tsne"), ("raw", "umap"), ("afp", "umap")])
 )
+
+
+def about(value, reach=0.04, n=560):
+    return {"value": value, "low": value - reach, "high": value + reach, "n": n}
+
+
+CURVES = {"oracle": (0.84, 0.72, 0.83, 0.81), "raw": (0.84, 0.71, 0.42, 0.24), "geometric": (0.83, 0.7, 0.58, 0.33)}
+CURVES |= {"qwen": (0.8, 0.7, 0.72, 0.6), "refined": (0.8, 0.69, 0.62, 0.4)}
+SCORE = {name: {bin: about(value) for bin, value in zip(YAW_BINS, row)} for name, row in CURVES.items()}
+SHARES = {"profile": about(0.31, 0.05, 1120), "large": about(0.39, 0.08), "extreme": about(-0.16, 0.07)}
+HEADROOM = {"geometric": SHARES, "qwen": {"profile": about(1.12, 0.1, 1120)}}
+DEGREES = {"frontal": (1.4, 2.1, 0.9), "moderate": (1.8, 2.4, 1.2), "large": (2.6, 3.0, 1.9), "extreme": (16.9, 12.3, 24.8)}
+POSE_ERROR = {
+    "bins": {bin: {angle: about(v, v / 8) for angle, v in zip(("yaw", "pitch", "roll"), row)} for bin, row in DEGREES.items()}
+}
+
 PICTURES = [Image.new("RGB", (40 + 10 * i, 48), (30 * i, 90, 200)) for i in range(6)]
 
 FIGURES = {
@@ -66,6 +83,10 @@ FIGURES = {
     "class_counts": lambda: plots.class_counts(COUNTS),
     "projections": lambda: plots.projections(POINTS),
     "faces": lambda: plots.faces(PICTURES, [f"{name}, taken for {name}" for name in CLASSES[:6]]),
+    "yaw_conditions": lambda: posebench_plots.yaw_conditions(SCORE),
+    "yaw_conditions_of_two": lambda: posebench_plots.yaw_conditions({name: SCORE[name] for name in ("raw", "oracle")}),
+    "headroom": lambda: posebench_plots.headroom({"headroom": HEADROOM}),
+    "pose_errors": lambda: posebench_plots.pose_errors(POSE_ERROR),
     "nothing": lambda: plots.yaw_accuracy({"test": METRICS["test"]}),
 }
 each_figure = pytest.mark.parametrize("name", FIGURES)
@@ -351,3 +372,82 @@ def test_faces_keep_their_pixels_and_titles():
     assert [axis.get_title() for axis in figure.axes[:6]] == list("abcdef")
     with pytest.raises(ValueError, match="found 5 images and 1 titles"):
         plots.faces(pictures, ["a"])
+
+
+# ---- PoseBench's figures
+
+
+def test_each_condition_has_its_line_with_its_intervals():
+    axis = posebench_plots.yaw_conditions(SCORE).axes[0]
+    lines = [line for line in axis.lines if line.get_marker() != "None"]
+    labels = [
+        "pictures as they are",
+        *(f"frontalized: {name}" for name in ("geometric", "qwen", "refined")),
+        "true frontal views (oracle)",
+    ]
+    assert [line.get_label() for line in lines] == labels  # raw first, the oracle last, whatever the order in the record
+    for name, line, bars in zip(("raw", "geometric", "qwen", "refined", "oracle"), lines, axis.collections):
+        np.testing.assert_allclose(line.get_ydata(), 100 * np.array(CURVES[name]))
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        np.testing.assert_allclose(ends, 100 * np.array([[m["low"], m["high"]] for m in SCORE[name].values()]))
+        np.testing.assert_allclose([segment[0, 0] for segment in bars.get_segments()], line.get_xdata())
+    (chance,) = [line for line in axis.lines if line.get_linestyle() == ":"]
+    assert chance.get_ydata()[0] == pytest.approx(100 / 7)
+
+
+def test_conditions_can_be_told_apart_without_colour():
+    lines = [line for line in posebench_plots.yaw_conditions(SCORE).axes[0].lines if line.get_marker() != "None"]
+    assert len({line.get_marker() for line in lines}) == len(lines)
+    colours = {to_hex(line.get_color()).upper() for line in lines}
+    assert len(colours) == len(lines) and not colours & set(COLOURS.values())
+    for line in lines:  # dark enough on white: WCAG's 3 : 1 for graphics
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(line.get_color())]
+        assert 1.05 / (np.dot(linear, [0.2126, 0.7152, 0.0722]) + 0.05) >= 3
+
+
+def test_a_bin_that_no_face_is_in_is_left_out_of_the_conditions():
+    score = {name: {bin: row[bin] for bin in ("frontal", "extreme")} for name, row in SCORE.items()}
+    axis = posebench_plots.yaw_conditions(score).axes[0]
+    assert [tick.get_text().split("\n")[0] for tick in axis.get_xticklabels()] == ["frontal", "extreme"]
+
+
+def test_headroom_draws_every_share_with_its_interval():
+    figure = posebench_plots.headroom({"headroom": HEADROOM})
+    rows = [metric for parts in HEADROOM.values() for metric in parts.values()]
+    drawn = intervals(figure.axes[0])
+    np.testing.assert_allclose([row[:2] for row in drawn], [[100 * m["low"], 100 * m["high"]] for m in rows])
+    low, high = figure.axes[0].get_xlim()
+    assert low < -23 and high > 122  # harm and more than the oracle are both in sight
+    assert {"geometric, profile\n> 30° (n = 1,120)", "geometric, extreme\n> 45° (n = 560)", "31.0", "-16.0"} <= set(words(figure))
+
+
+def test_pose_errors_are_the_heights_of_the_bars():
+    figure = posebench_plots.pose_errors(POSE_ERROR)
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    assert heights == pytest.approx([row[angle] for angle in range(3) for row in DEGREES.values()])
+    assert {"24.8", "yaw", "pitch", "roll", "mean absolute error (degrees)"} <= set(words(figure))
+    tops = [max(line.get_ydata()) for line in figure.axes[0].lines]
+    assert max(tops) < figure.axes[0].get_ylim()[1]
+
+
+@pytest.mark.parametrize(
+    ("figure", "message"),
+    [
+        (lambda: posebench_plots.headroom({}), "No frontalizer was run."),
+        (
+            lambda: posebench_plots.headroom({"headroom": {"geometric": {}}}),
+            "The true frontal views help no more than chance would.",
+        ),
+        (lambda: posebench_plots.pose_errors({}), "The pose comes with the pictures: there is no error to show."),
+        (lambda: posebench_plots.yaw_conditions({}), "The conditions were not scored by yaw."),
+        (lambda: posebench_plots.yaw_conditions({"raw": {"test": about(0.5)}}), "The conditions were not scored by yaw."),
+    ],
+)
+def test_what_a_posebench_run_lacks_is_said_in_its_figure(figure, message):
+    assert words(figure()) == [message]
+
+
+def test_every_condition_has_a_name_for_readers():
+    keys = ["raw", "raw_with_duplicates", "oracle", "geometric"]
+    names = [posebench_plots.condition_name(key) for key in keys]
+    assert len(set(names)) == 4 and names[3] == "frontalized: geometric" and "_" not in "".join(names)
