@@ -1,20 +1,20 @@
 # Two commands on a fresh machine: `make report` and `make test`. Each makes .venv itself.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-DATASET ?= folder
+# Without a set of your own, the run is on PoseBench, which is rendered first.
+DATASET ?= posebench
 OUT ?= reports
 BIN := .venv/bin
 READY := .venv/.ready
-# Without a set of your own, the run is on drawn faces: it tries out the whole chain and means nothing more.
-ROOT ?= $(if $(filter folder,$(DATASET)),$(OUT)/drawn-faces)
+# $(call debian,PACKAGES): install them where this runs as root, else leave it to the reader; `qcfer doctor` tells what is missing.
+debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
+	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); }
 
 .PHONY: report test lab notebooks readme clean
 
-report: $(READY)
-	@[ -n "$(ROOT)" ] || { echo "make report DATASET=$(DATASET) ROOT=<the folder with the pictures>"; exit 2; }
-	@[ "$(ROOT)" != "$(OUT)/drawn-faces" ] || $(BIN)/python -c "from qcfer.cartoons import draw_faces; draw_faces('$(ROOT)')"
-	$(BIN)/qcfer report $(DATASET) --root "$(ROOT)" --out "$(OUT)"
+report: $(READY) .venv/.mesa
+	$(BIN)/qcfer report $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)"
 
-test: $(READY) .venv/.browser
+test: $(READY) .venv/.mesa .venv/.browser
 	$(BIN)/ruff check qcfer tests setup.py .ci
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
@@ -36,12 +36,16 @@ clean:
 $(READY): settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[clip,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[posebench,clip,dev]'
 	$(BIN)/nbdev_install_hooks
+	@touch $@
+
+# PoseBench is drawn by Mesa where there is no graphics card.
+.venv/.mesa: $(READY)
+	@ldconfig -p 2>/dev/null | grep -q libEGL.so.1 || $(call debian,libegl1 libgl1 libgl1-mesa-dri)
 	@touch $@
 
 # The pages are tested in a real browser; without one those tests are skipped, and say so.
 .venv/.browser: $(READY)
-	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
-	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; }
+	@command -v chromium >/dev/null || $(call debian,chromium)
 	@touch $@

@@ -19,11 +19,11 @@ def readme():
     config = Config()
     config.TagRemovePreprocessor.remove_input_tags = ["remove_input"]
     config.TagRemovePreprocessor.enabled = True
-    config.NbConvertBase.display_data_priority = ["image/svg+xml", "image/png", "text/markdown", "text/plain"]
+    config.NbConvertBase.display_data_priority = ["image/svg+xml", "image/png", "image/jpeg", "text/markdown", "text/plain"]
     exporter = MarkdownExporter(config=config)
     resources = {"output_files_dir": "reports/example", "unique_key": "readme"}
     text, resources = exporter.from_notebook_node(notebook, resources)
-    text = re.sub(r"\s*!\[(?:svg|png)\]\((.*?)\)\s*(\*\*Figure[^\n]*)", _described, text)
+    text = re.sub(r"\s*!\[(?:svg|png|jpeg)\]\((.*?)\)\s*(\*\*Figure[^\n]*)", _described, text)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", resources["outputs"]
 
 

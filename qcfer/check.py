@@ -34,7 +34,7 @@ def content_keys(
         return manifest["group"].to_numpy(dtype=object)
     return np.array(FaceImages(manifest, "").keys, dtype=object)
 
-# %% ../nbs/03a_check.ipynb #0a3cd712
+# %% ../nbs/03a_check.ipynb #1a9ab93a
 def count_copies(
     split: np.ndarray,  # (N,) 'train', 'val' or 'test'
     keys: np.ndarray,  # (N,) `content_keys`
@@ -42,7 +42,7 @@ def count_copies(
     "Exact copies within each split and across each two."
     of = {name: keys[split == name] for name in ("train", "val", "test")}
     within = {name: len(mine) - len(set(mine)) for name, mine in of.items()}
-    return within | {f"{one} and {other}": int(np.isin(of[one], of[other]).sum()) for one, other in SPLIT_PAIRS}
+    return within | {f"{one} and {other}": int(pd.Series(of[one]).isin(of[other]).sum()) for one, other in SPLIT_PAIRS}
 
 # %% ../nbs/03a_check.ipynb #b3d0e752
 NEAR_BITS = 4
@@ -61,22 +61,22 @@ def perceptual_hashes(
         shown = {"total": len(images), "desc": "near copies", "unit": "picture", "leave": False, "disable": None}
         return np.fromiter(tqdm(pool.map(one, range(len(images))), **shown), np.uint64, len(images))
 
-# %% ../nbs/03a_check.ipynb #6202a506
+# %% ../nbs/03a_check.ipynb #c9bbe779
 def nearest_hash(
     hashes: np.ndarray,  # (n,) uint64
-    others: np.ndarray,  # (m,) uint64
+    others: np.ndarray,  # (m,) uint64, one at least
 ) -> tuple[np.ndarray, np.ndarray]:  # for each of `hashes`, the index of the nearest of `others` and how many bits differ
     "The nearest neighbour by Hamming distance, compared in blocks."
     index, bits = np.zeros(len(hashes), int), np.full(len(hashes), 65, np.uint8)
-    block = max(1, 4_000_000 // max(len(others), 1))
-    for start in range(0, len(hashes) if len(others) else 0, block):
+    block = max(1, 4_000_000 // len(others))
+    for start in range(0, len(hashes), block):
         part = slice(start, start + block)
         distance = np.bitwise_count(hashes[part, None] ^ others[None])
         index[part] = distance.argmin(1)
         bits[part] = np.take_along_axis(distance, index[part, None], 1)[:, 0]
     return index, bits
 
-# %% ../nbs/03a_check.ipynb #3419d1fe
+# %% ../nbs/03a_check.ipynb #43cd14ea
 def near_copies(
     manifest: pd.DataFrame,
     root: str | os.PathLike,  # the folder that its paths are relative to
@@ -88,22 +88,29 @@ def near_copies(
     tables = []
     for other, mine in SPLIT_PAIRS:
         here = np.flatnonzero(split == mine)
-        there = np.flatnonzero((split == other) & ~np.isin(keys, keys[here]))
-        index, bits = nearest_hash(hashes[here], hashes[there])
-        close = bits <= NEAR_BITS
-        found = {"image": image[here[close]], "split": mine, "like": image[there[index[close]]] if len(there) else [], "other": other}
-        tables.append(pd.DataFrame(found | {"bits": bits[close]}))
-    return pd.concat(tables).sort_values(["bits", "image"], kind="stable", ignore_index=True)
+        there = np.flatnonzero((split == other) & ~pd.Series(keys).isin(keys[here]).to_numpy())
+        if len(here) and len(there):
+            index, bits = nearest_hash(hashes[here], hashes[there])
+            close = bits <= NEAR_BITS
+            found = {"image": image[here[close]], "split": mine, "like": image[there[index[close]]], "other": other}
+            tables.append(pd.DataFrame(found | {"bits": bits[close]}))
+    empty = pd.DataFrame(columns=["image", "split", "like", "other", "bits"])
+    return pd.concat(tables).sort_values(["bits", "image"], kind="stable", ignore_index=True) if tables else empty
 
-# %% ../nbs/03a_check.ipynb #bb3f3e15
+# %% ../nbs/03a_check.ipynb #e904f239
 PAPER_BEYOND_30 = {
     "rafdb": {"introduction": 1.75, "section 4.2 (2,145 faces)": 17.5, "test faces, table 8 (308)": 10.0},
-    "affectnet7": {"introduction": 15.41, "section 4.2 (48,300 faces)": 17.2, "section 4.5": 23.8, "test faces, table 8 (121)": 3.5},
+    "affectnet7": {
+        "introduction": 15.41,
+        "section 4.2 (48,300 faces)": 17.2,
+        "section 4.5": 23.8,
+        "test faces, table 8 (121)": 3.5,
+    },
     "expw": {"introduction": 17.21, "section 4.2 (11,856 faces)": 17.2, "section 4.5": 19.2, "test faces, table 8 (1,878)": 13.6},
 }
 "Per cent of faces with |yaw| > 30 degrees as the paper gives them; 'roughly 6 %' of all are beyond 45."
 
-# %% ../nbs/03a_check.ipynb #bbaa0e89
+# %% ../nbs/03a_check.ipynb #e81d94c4
 def yaw_shares(
     name: str,  # a key of `DATASETS`
     manifest: pd.DataFrame,  # with yaw in degrees
@@ -111,12 +118,13 @@ def yaw_shares(
     "The share of turned faces, here and in the paper."
     turned = manifest["yaw"].abs()
     parts = {"all": turned, "test": turned[manifest["split"] == "test"]}
-    rows = [(part, "here", *(100 * (yaw > YAW_BINS[edge]).mean() for edge in ("moderate", "large"))) for part, yaw in parts.items()]
+    edges = YAW_BINS["moderate"], YAW_BINS["large"]
+    rows = [(part, "here", *(100 * (yaw > edge).mean() for edge in edges)) for part, yaw in parts.items()]
     for place, share in PAPER_BEYOND_30.get(name, {}).items():
         rows.append(("test" if "test" in place else "all", f"paper, {place}", share, 6.0 if place == "introduction" else None))
     return pd.DataFrame(rows, columns=["faces", "source", "beyond 30", "beyond 45"])
 
-# %% ../nbs/03a_check.ipynb #6264bf44
+# %% ../nbs/03a_check.ipynb #2ba5b3fa
 class _Html(str):
     "Markup that was made here."
 
@@ -130,12 +138,17 @@ def _cell(value):
         return f'<td class="number">{value:,}</td>'
     if isinstance(value, (float, np.floating)):
         return f'<td class="number">{value:.2f}</td>'
-    return f"<td>{escape(str(value))}</td>"
+    text = str(value)
+    long = ' class="long"' if len(text) > 20 else ""
+    return f"<td{long}>{escape(text)}</td>"
 
-
+# %% ../nbs/03a_check.ipynb #0953837e
 def _table(head, rows):
-    titles = "".join(f"<th>{escape(title)}</th>" for title in head)
-    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in rows)
+    "A table; a column is aligned as its first row's cell is."
+    rows = [list(map(_cell, row)) for row in rows]
+    sides = [' class="number"' if cell.startswith('<td class="number"') else "" for cell in (rows or [[""] * len(head)])[0]]
+    titles = "".join(f"<th{side}>{escape(title)}</th>" for side, title in zip(sides, head))
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return _Html(f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table></div>')
 
 # %% ../nbs/03a_check.ipynb #1bdc3eda
@@ -161,16 +174,16 @@ def _bars(values, edges, unit):
         f"<span>{(edges[0] + edges[-1]) / 2:g}{unit}</span><span>{edges[-1]:g}{unit}</span></div>"
     )
 
-# %% ../nbs/03a_check.ipynb #087edd62
+# %% ../nbs/03a_check.ipynb #80ccd839
 def _published(counts):
     "The table of counts: expected, found, usable."
     rows = []
     for line in counts.itertuples():
         known = not pd.isna(line.expected)
         gap = line.found - line.expected if known else None
-        mark = _mark(not gap, f"{gap:+,}" if gap else "as published") if known else None
+        mark = _mark(not gap, f"{gap:+,}" if gap else "same") if known else None
         rows.append((line.usage or "all", line[2], line.expected, line.found, line.usable, mark))
-    return _table(("part", "class", "published", "in the label files", "usable", ""), rows)
+    return _table(("part", "class", "published", "found", "usable", ""), rows)
 
 # %% ../nbs/03a_check.ipynb #e03fd8be
 def _balance(manifest):
@@ -198,21 +211,24 @@ def _rejects(rejected):
     rows = [(reason, len(part), ", ".join(part[:3])) for reason, part in named.groupby(kind)]
     return _table(("reason", "files", "for instance"), sorted(rows, key=lambda row: -row[1]))
 
-# %% ../nbs/03a_check.ipynb #f6148a81
+# %% ../nbs/03a_check.ipynb #bcc9e715
 def _fate(where, count):
     "What becomes of exact copies."
     if not count:
         return "none"
-    return "left out of training" if where in ("train and test", "val and test") else "kept"
+    return "left out" if where in ("train and test", "val and test") else "kept"
 
 
 def _copies(copies, near):
-    exact = _table(("exact copies", "rows", ""), [(where, count, _mark(not count, _fate(where, count))) for where, count in copies.items()])
+    rows = [(where, count, _mark(not count, _fate(where, count))) for where, count in copies.items()]
+    exact = _table(("exact copies", "rows", ""), rows)
     if near is None:
         return _Html(exact + "<p>Near copies are looked for with <code>--deep</code>.</p>")
-    counts = ", ".join(f"{count:,} of {mine} like {other}" for (mine, other), count in near.groupby(["split", "other"]).size().items())
+    pairs = near.groupby(["split", "other"]).size().items()
+    counts = ", ".join(f"{count:,} of {mine} like {other}" for (mine, other), count in pairs)
     words = f"Near copies (at most {NEAR_BITS} of 64 bits differ): {counts or 'none'}. They stay in; look at them."
-    return _Html(f"{exact}<p>{escape(words)}</p>" + (_table(tuple(near), near.head(20).itertuples(index=False)) if len(near) else ""))
+    table = _table(tuple(near), near.head(20).itertuples(index=False)) if len(near) else ""
+    return _Html(f"{exact}<p>{escape(words)}</p>{table}")
 
 # %% ../nbs/03a_check.ipynb #920bc5f1
 def _sizes(manifest):
@@ -235,7 +251,7 @@ def _yaw(name, manifest):
     table = _table(("faces", "source", "beyond 30° (%)", "beyond 45° (%)"), rows)
     return _Html(_bars(manifest["yaw"], np.linspace(-90, 90, 37), "°") + table)
 
-# %% ../nbs/03a_check.ipynb #967db364
+# %% ../nbs/03a_check.ipynb #13ea8405
 def _findings(counts, manifest, rejected, copies):
     "The page's first lines: what is as it should be and what is not."
     known = counts[counts["expected"].notna()]
@@ -247,10 +263,10 @@ def _findings(counts, manifest, rejected, copies):
     yield _mark(not len(rejected), f"{len(rejected):,} files rejected")
     across = sum(count for where, count in copies.items() if " and " in where)
     yield _mark(not across, f"{across:,} rows have a copy in another split")
-    train = manifest["label"][manifest["split"] == "train"].value_counts()
+    train = manifest["label"][(manifest["split"] == "train") & ~manifest["duplicate"]].value_counts()
     yield _mark(train.max() < 10 * train.min(), f"largest class {train.max() / train.min():,.1f} times the smallest")
 
-# %% ../nbs/03a_check.ipynb #9e804fcc
+# %% ../nbs/03a_check.ipynb #6b499de3
 _STYLE = """
 :root {
   --ground: #fff; --panel: #f6f7f9; --ink: #1c2330; --faint: #5c6675; --line: #dfe3e9;
@@ -263,7 +279,7 @@ _STYLE = """
   }
 }
 * { box-sizing: border-box }
-body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
+body { margin: 0; background: var(--ground); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word }
 main { max-width: 72rem; margin: 0 auto; padding: 2rem 1.25rem 4rem }
 h1 { margin: 0; font-size: 1.9rem } h2 { margin: 0 0 .75rem; font-size: 1.1rem }
 header p { margin: .25rem 0 1rem; color: var(--faint) }
@@ -277,8 +293,11 @@ section {
 }
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100%; font-size: .92rem }
 th { text-align: left; color: var(--faint); font-weight: 600 }
+th.number { white-space: normal }
 th, td { padding: .22rem .6rem .22rem 0; border-bottom: 1px solid var(--line) }
-.number { text-align: right; font-variant-numeric: tabular-nums }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
+.long { overflow-wrap: anywhere; min-width: 9rem }
+td .good, td .bad { white-space: nowrap }
 .track { display: block; min-width: 6rem; height: .6rem; background: var(--line); border-radius: .3rem; overflow: hidden }
 .bar { display: block; height: 100% }
 .histogram { display: flex; align-items: flex-end; gap: 1px; height: 8rem; border-bottom: 1px solid var(--faint) }
@@ -287,7 +306,7 @@ th, td { padding: .22rem .6rem .22rem 0; border-bottom: 1px solid var(--line) }
 p { margin: .5rem 0 } code { font-size: .92em }
 """
 
-# %% ../nbs/03a_check.ipynb #d1ea799f
+# %% ../nbs/03a_check.ipynb #d894182a
 def check_page(
     name: str,  # a key of `DATASETS`
     manifest: pd.DataFrame,  # with yaw where it is known
@@ -309,7 +328,8 @@ def check_page(
     findings = "".join(f"<li>{line}</li>" for line in _findings(counts, manifest, rejected, copies))
     sizes = ", ".join(f"{split} {(manifest['split'] == split).sum():,}" for split in ("train", "val", "test"))
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         """<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">"""
         f"<title>Check of {escape(name)}</title><style>{_STYLE}</style></head><body><main><header><h1>{escape(name)}</h1>"
         f'<p>{len(manifest):,} faces: {sizes}</p></header><ul class="findings">{findings}</ul>'

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-# %% ../nbs/12_cli.ipynb #687b7d75
+# %% ../nbs/12_cli.ipynb #a5708134
 app = typer.Typer(
     help="Facial expression recognition that still works when the face is turned away.",
     no_args_is_help=True,
@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 
 Dataset = Annotated[str, typer.Argument(help="posebench, which is rendered; fer2013; or folder for pictures in class folders")]
-Root = Annotated[Path | None, typer.Option(help="The folder with the set; when absent config.root of the parameter file, and PoseBench is rendered")]
+Root = Annotated[Path | None, typer.Option(help="The folder with the set, else config.root of the parameter file; PoseBench is rendered")]
 Out = Annotated[Path, typer.Option(help="Records, pages and caches go below this folder")]
 Params = Annotated[Path | None, typer.Option(help="A YAML file with report: and config:; the set's own when absent")]
 Embedder = Annotated[str | None, typer.Option(help="effnet_lite0, open_clip:ARCH/TAG, timm:NAME")]
@@ -58,15 +58,14 @@ def make_config(
         raise ValueError(f"expected config settings out of {', '.join(known)}; found {', '.join(unknown)}")
     return Config(**settings)
 
-# %% ../nbs/12_cli.ipynb #10c0bff6
-def _prepared(config, out, strict=False):
-    from qcfer.datasets import FaceImages, prepare
+# %% ../nbs/12_cli.ipynb #cdf7cc49
+def _prepared(config, out, strict=False, deep=True):
+    from qcfer.datasets import prepare
     from qcfer.pipeline import find_root
 
-    manifest, root = prepare(config.dataset, find_root(config, out.absolute()), out, seed=config.seed, strict=strict)
-    return manifest, FaceImages(manifest, root)
+    return prepare(config.dataset, find_root(config, out.absolute()), out, seed=config.seed, strict=strict, deep=deep)
 
-# %% ../nbs/12_cli.ipynb #c4c51b19
+# %% ../nbs/12_cli.ipynb #dc4a6e26
 @app.command()
 def prepare(
     dataset: Dataset,
@@ -81,10 +80,8 @@ def prepare(
     import pandas as pd
 
     from qcfer.check import content_keys, near_copies, write_check
-    from qcfer.datasets import prepare
-
     config = make_config(dataset, root, params, seed=seed)
-    manifest, folder = prepare(dataset, config.root, out, seed=config.seed, strict=strict, deep=deep)
+    manifest, folder = _prepared(config, out, strict, deep)
     near = near_copies(manifest, folder, content_keys(dataset, manifest)) if deep else None
     page = write_check(dataset, manifest, out, near)
     rejected = len(pd.read_csv(out / dataset / "rejected.csv"))
@@ -93,32 +90,34 @@ def prepare(
     typer.echo(f"{manifest['duplicate'].sum():,} train or val rows stand in test as well; {rejected:,} files rejected")
     typer.echo(str(page))
 
-# %% ../nbs/12_cli.ipynb #2d5d6321
+# %% ../nbs/12_cli.ipynb #01e02670
 @app.command()
 def pose(dataset: Dataset, root: Root = None, out: Out = OUT, params: Params = None, pose: Pose = None):
     "Estimate the head pose of every face."
     import numpy as np
 
+    from qcfer.datasets import FaceImages
     from qcfer.pipeline import add_pose
     from qcfer.pose import YAW_BINS, yaw_bin
 
     config = make_config(dataset, root, params, pose=pose)
-    manifest, images = _prepared(config, out)
-    manifest, name = add_pose(manifest, images, config.pose, out)
-    if "yaw" not in manifest:
+    manifest, folder = _prepared(config, out)
+    manifest, name = add_pose(manifest, FaceImages(manifest, folder), config.pose, out)
+    if "estimated_yaw" not in manifest:
         raise ValueError("expected a pose estimator; found pose: none")
-    names = yaw_bin(manifest["yaw"].to_numpy())
+    names = yaw_bin(manifest["estimated_yaw"].to_numpy())
     typer.echo(f"{name}: " + ", ".join(f"{name} {np.mean(names == name):.1%}" for name in YAW_BINS))
 
-# %% ../nbs/12_cli.ipynb #1a2e7193
+# %% ../nbs/12_cli.ipynb #55248fc2
 @app.command()
 def embed(dataset: Dataset, root: Root = None, out: Out = OUT, params: Params = None, embedder: Embedder = None):
     "Embed every face with a frozen model."
+    from qcfer.datasets import FaceImages
     from qcfer.pipeline import embed_faces
 
     config = make_config(dataset, root, params, embedder=embedder)
-    _, images = _prepared(config, out)
-    features, name = embed_faces(images, config.embedder, out)
+    manifest, folder = _prepared(config, out)
+    features, name = embed_faces(FaceImages(manifest, folder), config.embedder, out)
     typer.echo(f"{name}: {features.shape[0]:,} faces, {features.shape[1]:,} numbers each")
 
 # %% ../nbs/12_cli.ipynb #352f6932
@@ -195,14 +194,14 @@ def doctor():
     for name, found, hint in findings:
         typer.echo(f"{'ok     ' if found else 'missing'} {name}" + ("" if found else f": {hint}"))
 
-# %% ../nbs/12_cli.ipynb #56e3a7e5
+# %% ../nbs/12_cli.ipynb #041973e6
 def main():
     "The `qcfer` command: what was expected and what was found on one line, exit code 1, for input that cannot be used."
     from qcfer.files import WeightsError
 
     try:
         app()
-    except (ValueError, OSError, WeightsError) as error:
+    except (ValueError, OSError, ImportError, WeightsError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
         sys.exit(f"qcfer: {message.encode('utf-8', 'backslashreplace').decode()}")
 

@@ -7,7 +7,7 @@ __all__ = ['DATASETS', 'COLUMNS', 'COUNTED', 'locate', 'inspect_images', 'clip_b
            'assign_splits', 'Survey', 'count_rows', 'survey', 'examine', 'load_manifest', 'prepare', 'manifest_sha256',
            'FaceImages']
 
-# %% ../nbs/01_datasets.ipynb #bbb09163
+# %% ../nbs/01_datasets.ipynb #01b7ff2e
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,12 +19,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from .files import atomic_path, inside, sha256
+from .hub import HUB, HUB_PREFIX, unpack_hub
 from .labels import CLASSES
 from .layouts import BOX, FER2013, FOLDER, POSEBENCH, ROW, Dataset, DatasetError, folders
 from .official import AFFECTNET, EXPW, FERPLUS, RAFDB, check_codes
 from .pictures import IMAGE_SUFFIXES, ImageError, decode_image, image_size  # noqa: F401
 
-# %% ../nbs/01_datasets.ipynb #42d88b81
+# %% ../nbs/01_datasets.ipynb #ec86fcdf
 DATASETS = {
     "fer2013": FER2013,
     "ferplus": FERPLUS,
@@ -33,6 +34,7 @@ DATASETS = {
     "expw": EXPW,
     "posebench": POSEBENCH,
     "folder": FOLDER,
+    "hf": HUB,
 }
 "Every set that qcfer knows, by the name that commands use."
 
@@ -43,15 +45,17 @@ def _neighbours(root):
     yield from (root / name for name in folders(root))
     yield root.parent
 
-# %% ../nbs/01_datasets.ipynb #075003d9
+# %% ../nbs/01_datasets.ipynb #0c34d52f
 def locate(
     name: str,  # a key of `DATASETS`
-    root: str | os.PathLike,  # the folder that the user named
+    root: str | os.PathLike,  # the folder that the user named; for `hf` also 'hf:owner/name'
     out: str | os.PathLike,  # where pictures that come inside another file are unpacked, as PNG
 ) -> Path:  # the folder that the manifest's paths are relative to
     "Find the layout of a set at `root` or one level from it; raises `DatasetError` when it is not there."
     if name not in DATASETS:
         raise DatasetError(f"expected a dataset of {', '.join(DATASETS)}; found {name!r}")
+    if name == "hf" and str(root).startswith(HUB_PREFIX):
+        return unpack_hub(str(root), out)
     root = Path(os.path.abspath(root))
     if not root.is_dir():
         raise DatasetError(f"expected a folder with {name}; found {'a file' if root.exists() else 'nothing'} at {root}")
@@ -65,11 +69,11 @@ def locate(
         raise DatasetError(f"expected {dataset.words} in {root}; found {choice}: name the folder that holds them")
     return dataset.unpack(found[0], out)
 
-# %% ../nbs/01_datasets.ipynb #f2a02fa5
+# %% ../nbs/01_datasets.ipynb #22b54fcb
 def _inspect(path, decode):
     "(sha256, pixel hash or '', width, height, reason) of one file."
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             data = file.read()
         if not decode:
             return sha256(data), "", *image_size(data), ""
@@ -169,7 +173,7 @@ def draw_shares(
         drawn[mine] = np.repeat(range(3), np.maximum(need[:, index], 0))[: len(mine)]
     return np.array(["train", "val", "test"])[drawn[number]]
 
-# %% ../nbs/01_datasets.ipynb #b669d03d
+# %% ../nbs/01_datasets.ipynb #810ddc8e
 def assign_splits(
     rows: pd.DataFrame,  # with label, group, and split ('' where the set does not tell it)
     seed: int,
@@ -185,7 +189,8 @@ def assign_splits(
     split = rows["split"].to_numpy(dtype=object, copy=True)
     if not np.any(split == "test"):
         unassigned = split == ""
-        split[unassigned] = np.where(draw_groups(rows["label"][unassigned], rows["group"][unassigned], 0.2, seed), "test", "train")
+        drawn = draw_groups(rows["label"][unassigned], rows["group"][unassigned], 0.2, seed)
+        split[unassigned] = np.where(drawn, "test", "train")
     duplicate = (split != "test") & rows["group"].isin(rows["group"][split == "test"]).to_numpy()
     split[(split == "val") & rows["group"].isin(rows["group"][split == "train"]).to_numpy()] = "train"
     if not np.any(split == "val"):
@@ -289,7 +294,7 @@ def load_manifest(
 def _without_formulas(table):
     return table.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
 
-# %% ../nbs/01_datasets.ipynb #f25ae540
+# %% ../nbs/01_datasets.ipynb #09b5c4c8
 def prepare(
     name: str,  # a key of `DATASETS`
     root: str | os.PathLike,  # the folder with the set
@@ -307,7 +312,8 @@ def prepare(
             _without_formulas(table).to_csv(aside, index=False)
     if strict and len(rejected):
         image, reason = rejected.iloc[0]
-        raise DatasetError(f"expected every picture to be readable; found {len(rejected)} that are not, the first {image}: {reason}")
+        words = f"found {len(rejected)} that are not, the first {image}: {reason}"
+        raise DatasetError(f"expected every picture to be readable; {words}")
     with atomic_path(Path(out) / name / "manifest.parquet") as aside:
         manifest.to_parquet(aside, index=False)
     return manifest, root

@@ -93,19 +93,21 @@ RAFDB = Dataset(
     official={"train": (705, 717, 281, 4772, 2524, 1982, 1290), "test": (162, 160, 74, 1185, 680, 478, 329)},
 )
 
-# %% ../nbs/00d_official.ipynb #4bd58027
+# %% ../nbs/00d_official.ipynb #c4822ad3
 _AFFECTNET_COLUMNS = tuple(
     "subDirectory_filePath face_x face_y face_width face_height facial_landmarks expression valence arousal".split()
 )
+_AFFECTNET_NEEDED = tuple("subDirectory_filePath face_x face_y face_width face_height expression".split())
 _AFFECTNET_OTHERS = {7: "contempt", 8: "none", 9: "uncertain", 10: "no-face"}
 _AFFECTNET_LISTS = ("Manually_Annotated_file_lists", ".")
 _AFFECTNET_IMAGES = ("Manually_Annotated_Images", "Manually_Annotated/Manually_Annotated_Images")
 _AFFECTNET_SPLITS = {"training": "train", "validation": "test"}
 
-# %% ../nbs/00d_official.ipynb #100bd6cd
+# %% ../nbs/00d_official.ipynb #ea1111a9
 def _affectnet_lists(folder):
     "The folder below that holds both CSVs, or None."
-    complete = [name for name in _AFFECTNET_LISTS if all((folder / name / f"{split}.csv").is_file() for split in _AFFECTNET_SPLITS)]
+    files = [f"{split}.csv" for split in _AFFECTNET_SPLITS]
+    complete = [name for name in _AFFECTNET_LISTS if all((folder / name / file).is_file() for file in files)]
     return folder / complete[0] if complete else None
 
 
@@ -139,12 +141,12 @@ def _affectnet_row(row, usage, where, images, below):
         reason = below.objection(image) or ("" if box else "the label file gives no box of the face")
     return shown(image), label, _AFFECTNET_SPLITS[usage], usage, reason, *(box or (0, 0, 0, 0))
 
-# %% ../nbs/00d_official.ipynb #ec9710ab
+# %% ../nbs/00d_official.ipynb #08a7aff6
 def _read_affectnet_csv(root):
     lists, images, below, rows = _affectnet_lists(root), _first_folder(root, _AFFECTNET_IMAGES), Below(root), []
     for usage in _AFFECTNET_SPLITS:
         path = lists / f"{usage}.csv"
-        for number, row in csv_rows(path, ("subDirectory_filePath", "expression"), _AFFECTNET_COLUMNS):
+        for number, row in csv_rows(path, _AFFECTNET_NEEDED, _AFFECTNET_COLUMNS):
             rows.append(_affectnet_row(row, usage, f"line {number} of {path}", images, below))
     return pd.DataFrame(rows, columns=[*ROW, *BOX])
 
@@ -171,42 +173,51 @@ def read_npy_number(
         raise ValueError(f"{value} is no whole number")
     return int(value)
 
-# %% ../nbs/00d_official.ipynb #a29e7568
+# %% ../nbs/00d_official.ipynb #812d39f5
 _NPY_SPLITS = {"train_set": "training", "val_set": "validation", "valid_set": "validation"}
 
 
 def has_affectnet_npy(folder: Path) -> bool:
     "Whether a folder holds AffectNet's npy release."
-    complete = {_NPY_SPLITS[name] for name in _NPY_SPLITS if all((folder / name / part).is_dir() for part in ("images", "annotations"))}
+    parts = ("images", "annotations")
+    complete = {usage for name, usage in _NPY_SPLITS.items() if all((folder / name / part).is_dir() for part in parts)}
     return len(complete) == 2
 
-# %% ../nbs/00d_official.ipynb #56693415
+# %% ../nbs/00d_official.ipynb #d758e3f5
 def _npy_names(folder):
     "{number: picture name or None where only its label is there} of one split, in the order of the numbers."
     names = {name[: -len("_exp.npy")]: None for name in os.listdir(folder / "annotations") if name.endswith("_exp.npy")}
-    names |= {name.rpartition(".")[0]: name for name in os.listdir(folder / "images") if name[0] != "."}
+    names |= {os.path.splitext(name)[0]: name for name in os.listdir(folder / "images") if name[0] != "."}
     return {name: names[name] for name in sorted(names, key=lambda name: (len(name), os.fsencode(name)))}
+
+
+def _head(path):
+    "The first 4 kB of a file that is no link; a pipe is empty and keeps nobody waiting."
+    file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.read(file, 4096)
+    finally:
+        os.close(file)
 
 
 def _npy_label(folder, name, where):
     "(label, '') or (-1, class left out), or (0, why there is no label)."
     try:
-        with open(os.path.join(folder, "annotations", f"{name}_exp.npy"), "rb") as file:
-            code = read_npy_number(file.read(4096))
+        code = read_npy_number(_head(f"{folder}/annotations/{name}_exp.npy"))
     except FileNotFoundError:
         return 0, "its label file is missing"
     except (ValueError, OSError):
         return 0, "its label file holds no number"
     return _affectnet_label(str(code), where)
 
-# %% ../nbs/00d_official.ipynb #f4f499c2
+# %% ../nbs/00d_official.ipynb #f2d29060
 def _read_affectnet_npy(root):
     below, rows = Below(root), []
     for folder in [name for name in _NPY_SPLITS if (root / name / "images").is_dir()]:
         usage = _NPY_SPLITS[folder]
         for name, picture in _npy_names(root / folder).items():
             annotation = f"{folder}/annotations/{name}_exp.npy"
-            label, reason = _npy_label(root / folder, name, shown(annotation))
+            label, reason = _npy_label(f"{root}/{folder}", name, shown(annotation))
             image = f"{folder}/images/{picture or name + '.jpg'}"
             rows.append((shown(image), label, _AFFECTNET_SPLITS[usage], usage, reason or below.objection(image)))
     return pd.DataFrame(rows, columns=list(ROW))
@@ -275,7 +286,7 @@ def _ferplus_label(row, where):
     winner = ferplus_winner([whole_number((row[name] or "").strip(), f"votes for {name}", where) for name in _VOTES])
     return (CLASSES.index(winner), "") if winner in CLASSES else (-1, winner)
 
-# %% ../nbs/00d_official.ipynb #ae1a46ea
+# %% ../nbs/00d_official.ipynb #44285d65
 def _ferplus_rows(pixels, votes):
     "Rows of both CSVs side by side as (line number, label, usage, pixels or None, reason)."
     sides = csv_rows(pixels, ("pixels", "Usage")), csv_rows(votes, ("Usage", "Image name", *_VOTES))
@@ -285,7 +296,8 @@ def _ferplus_rows(pixels, votes):
         where = f"line {other[0]} of {votes}"
         usage = fer2013_usage(one[1], f"line {one[0]} of {pixels}")
         if fer2013_usage(other[1], where) != usage:
-            raise DatasetError(f"expected the rows of {pixels} in their order; found {other[1]['Usage'].strip()} for {usage} in {where}")
+            found = f"{other[1]['Usage'].strip()} for {usage} in {where}"
+            raise DatasetError(f"expected the rows of {pixels} in their order; found {found}")
         label, reason = _ferplus_label(other[1], where)
         yield one[0], label, usage, fer2013_pixels(one[1]["pixels"]), reason
 
@@ -354,7 +366,7 @@ def contradiction(
     better = misfit(found) - misfit(best) > _GAIN and misfit(best) < misfit(found) / 3
     return words if better or (best == official).all() else ""
 
-# %% ../nbs/00d_official.ipynb #5b599a99
+# %% ../nbs/00d_official.ipynb #25b42599
 def check_codes(
     name: str,  # the declared set
     dataset: Dataset,
@@ -367,4 +379,5 @@ def check_codes(
             words = contradiction(name, found, official)
             if words:
                 counts = ", ".join(f"{label} {count:,}" for label, count in zip(CLASSES, found))
-                raise DatasetError(f"expected the class counts of {name}; found {counts}, which look like {words}: check the label file")
+                found = f"{counts}, which look like {words}"
+                raise DatasetError(f"expected the class counts of {name}; found {found}: check the label file")

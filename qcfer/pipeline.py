@@ -71,8 +71,8 @@ class Config:
                 known = ", ".join(estimator.get_params(deep=False))
                 raise ValueError(f"expected {name} settings out of {known}; found {', '.join(unknown)}")
 
-# %% ../nbs/11_pipeline.ipynb #b8abd387
-_SHOWS = {"plots", "posebench_plots", "site", "report", "cli"}  # modules that only show what others computed
+# %% ../nbs/11_pipeline.ipynb #02476b03
+_SHOWS = {"plots", "posebench_plots", "check", "site", "report", "cli"}  # modules that only show what others computed
 
 
 def code_version() -> str:
@@ -178,7 +178,7 @@ def embed_faces(
     embedder = get_embedder(spec)
     return compute(embedder, images, images.keys, out / "cache" / "embeddings", desc="embed"), embedder.id
 
-# %% ../nbs/11_pipeline.ipynb #0ccc525c
+# %% ../nbs/11_pipeline.ipynb #fa3fa037
 @dataclass(frozen=True)
 class Faces:
     """A set after its frozen stages, a row a face.
@@ -202,7 +202,7 @@ class Faces:
 
     @property
     def conditions(self) -> dict:  # {condition: (N, D) features}; raw first
-        "What the classifier sees under each condition; the oracle shows the true frontal view of faces that are read as turned beyond 30 degrees."
+        "What the classifier sees under each condition; the oracle shows the true frontal view of faces estimated beyond 30 degrees."
         if self.frontal is None or "estimated_yaw" not in self.manifest:
             return {"raw": self.features}
         turned = is_profile(self.manifest["estimated_yaw"].to_numpy())
@@ -396,9 +396,9 @@ def _effect(conditions, trained_on_frontal, seed):
     tables |= {f"{name}_profile": conditions[name][conditions[name]["split"] == "test"] for name in ("raw", "oracle")}
     return {name: _scored(rows, is_profile(rows["yaw"].to_numpy()), seed) for name, rows in tables.items()}
 
-# %% ../nbs/11_pipeline.ipynb #0325ab5e
+# %% ../nbs/11_pipeline.ipynb #76641ee5
 def _fidelity(config, faces, trained_on_frontal, landmarks):
-    "Of each condition and part of the profile subset: is the expression read as true, are the landmarks where they belong, is it the same person?"
+    "Of each condition and subset: is the expression read as true, are the landmarks where they belong, is it the same person?"
     test = faces[(faces.manifest["split"] == "test").to_numpy()]
     label, group = test.manifest["label"].to_numpy(), test.manifest["group"].to_numpy()
     turned = is_profile(test.manifest["estimated_yaw"].to_numpy())
@@ -414,9 +414,9 @@ def _fidelity(config, faces, trained_on_frontal, landmarks):
                 parts["landmarks"][subset] = landmark_error(found[chosen], landmarks["true"][chosen], group[chosen], seed=config.seed)
     return record
 
-# %% ../nbs/11_pipeline.ipynb #3c46d5f8
+# %% ../nbs/11_pipeline.ipynb #0e795901
 def _test_landmarks(config, faces, out):
-    "68 points of the test faces as 3DDFA-V2 finds them in the picture and in the true frontal view, and where they truly are in the latter; None without it."
+    "68 points of the test faces: as 3DDFA-V2 finds them in the picture and in the true frontal view, and the truth; None without it."
     _, estimator = get_pose_estimator(config.pose, faces.manifest)
     if estimator is None or isinstance(estimator, AnnotationPose):
         return None
@@ -459,18 +459,18 @@ def measure_posebench(
         }
         return record | ({"pose_error": _pose_errors(faces, config.seed)} if landmarks else {})
 
-# %% ../nbs/11_pipeline.ipynb #8ba0c6cc
+# %% ../nbs/11_pipeline.ipynb #67a56f29
 def save_pictures(
     faces: Faces,
     folder: Path,  # contact-sheet.jpg and yaw-strip.jpg are written there
 ):
     "PoseBench's contact sheet, and one face from one profile to the other above its true frontal view."
-    strip, side = strip_pictures(faces.root), 96
+    strip, side, cell = strip_pictures(faces.root), 96, 100
     rows = [list(strip.values()), [strip[0]] * len(strip)]
-    sheet = Image.new("RGB", (len(strip) * side, len(rows) * side))
+    sheet = Image.new("RGB", (len(strip) * cell - 4, len(rows) * cell - 4), "white")
     for down, row in enumerate(rows):
         for across, picture in enumerate(row):
-            sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (across * side, down * side))
+            sheet.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (across * cell, down * cell))
     for name, picture in (("contact-sheet", contact_sheet(faces.manifest, faces.root)), ("yaw-strip", sheet)):
         with atomic_path(folder / f"{name}.jpg") as aside:
             picture.save(aside, format="JPEG", quality=88)
@@ -555,7 +555,7 @@ def _predictions(rungs, conditions):
     lower = {name: rows for name, rows in rungs.items() if name != RUNGS[-1]}
     return pd.concat([rows.assign(condition=name) for name, rows in (conditions | lower).items()], ignore_index=True)
 
-# %% ../nbs/11_pipeline.ipynb #a44f6a86
+# %% ../nbs/11_pipeline.ipynb #2b39d2e7
 def run(
     config: Config,
     out: str | os.PathLike = "reports",  # records go to out/<dataset>/<run-id>/, caches to out/cache/
@@ -565,7 +565,7 @@ def run(
     "Do whatever of a run is not done yet; raises `DatasetError`, `WeightsError`, `ValueError` with one clear line."
     out, meter = Path(out).absolute(), Meter()
     with meter.stage("prepare"):
-        manifest, root = prepare(config.dataset, find_root(config, out), out, seed=config.seed, strict=strict)
+        manifest, root = prepare(config.dataset, find_root(config, out), out, seed=config.seed, strict=strict, deep=True)
         images = FaceImages(manifest, root)
     with meter.stage("pose"):
         manifest, pose = add_pose(manifest, images, config.pose, out)

@@ -317,10 +317,10 @@ def posebench_headline(
         "frontalization."
     )
 
-# %% ../nbs/11b_report.ipynb #02906364
+# %% ../nbs/11b_report.ipynb #11e97077
 _PICTURES = {
-    "contact-sheet": "Contact sheet of PoseBench: rendered faces of several subjects that show the seven expressions.",
-    "yaw-strip": "One face turned from -90 to 90 degrees, a column a yaw. Rows: {rows}.",
+    "contact-sheet": f"Rendered faces of four people, from the front and turned away. Columns: {', '.join(CLASSES)}.",
+    "yaw-strip": "One face turned from -90 to 90 degrees in steps of 15. Rows: {rows}.",
 }
 
 
@@ -579,7 +579,7 @@ def predict_images(
     probabilities = pd.DataFrame(ensemble.predict_proba(np.stack(rows)), columns=[CLASSES[index] for index in ensemble.classes_])
     return pd.concat([pd.DataFrame({"image": names, "label": probabilities.idxmax(axis=1)}), probabilities], axis=1), rejected
 
-# %% ../nbs/11b_report.ipynb #f328983e
+# %% ../nbs/11b_report.ipynb #08a5074d
 def diagnose() -> list:  # (what, whether it was found, what to do when not)
     "Look for the optional parts: weights, accelerators, extras, the tools of the checkout."
     import shutil
@@ -587,7 +587,9 @@ def diagnose() -> list:  # (what, whether it was found, what to do when not)
 
     from qcfer.files import WeightsError
     from qcfer.pose import TDDFA
+    from qcfer.posebench import can_render
 
+    renders = can_render()
     try:
         TDDFA()
         pose = ""
@@ -595,6 +597,7 @@ def diagnose() -> list:  # (what, whether it was found, what to do when not)
         pose = str(error)
     return [
         ("3DDFA-V2 weights for head pose", not pose, pose),
+        ("anny, pyvista and Mesa, to render PoseBench", not renders, renders),
         ("scikit-learn-intelex, a faster SVM on x86-64", bool(find_spec("sklearnex")), "pip install scikit-learn-intelex"),
         ("open_clip and timm embedders", bool(find_spec("open_clip") and find_spec("timm")), "pip install 'qcfer[clip]'"),
         ("nbdev and smalldocs, for the method pages", bool(find_spec("nbdev") and find_spec("smalldocs")), "pip install 'qcfer[dev]'"),

@@ -410,7 +410,7 @@ def test_two_candidates_are_both_named(tmp_path):
         ("fer2013", "file", "expected a folder with fer2013; found a file at .*file"),
         ("folder", "empty", "expected <class>.*anger, disgust, fear, happiness, neutral, sadness, surprise in .*empty; found nothing"),
         ("folder", "numbered", "expected <class>.*; found 0, 1, 2"),
-        ("imagenet", "empty", "expected a dataset of fer2013, .*, folder; found 'imagenet'"),
+        ("imagenet", "empty", "expected a dataset of fer2013, .*, hf; found 'imagenet'"),
     ],
 )
 def test_what_is_not_there_gets_one_line(tmp_path, name, root, words):

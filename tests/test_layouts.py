@@ -199,6 +199,14 @@ def test_a_cut_parquet_file_stops(rendered):
             examine("posebench", rendered[0])
 
 
+def test_a_small_file_of_too_many_rows_stops(rendered):
+    path = rendered[0] / "posebench.parquet"
+    pd.DataFrame({"label": np.zeros(3_000_000, np.int64)}).to_parquet(path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(DatasetError, match="expected at most 200,000 rows in .*; found 3,000,000"):
+        examine("posebench", rendered[0])
+
+
 @pytest.mark.parametrize(
     "column, value, words",
     [

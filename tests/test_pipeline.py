@@ -208,3 +208,62 @@ def test_real_photographs_end_to_end(fer2013, tmp_path):
     assert pd.notna(done.manifest["yaw"]).all()
     assert sum(part["accuracy"]["n"] for part in done.metrics["yaw_bins"].values()) == 105
     assert set(done.manifest["usage"]) == {"Training", "PublicTest"}
+
+
+@pytest.fixture(scope="module")
+def posebench_run(posebench_set, tmp_path_factory):
+    out = tmp_path_factory.mktemp("posebench-run")
+    return Run(run(Config("posebench", str(posebench_set), pose="annotation", esv=QUICK), out))
+
+
+def test_posebench_has_an_oracle_condition_trained_on_its_own_pictures(posebench_run):
+    record = posebench_run.record
+    assert list(record["conditions"]) == ["raw", "oracle"]
+    assert record["conditions"]["oracle"]["ids"]["frontalizer"] == "oracle"
+    assert record["metrics"]["headroom"] == {}
+    raw, oracle = (posebench_run.predictions.query(f"condition == '{name}' and split == 'test'") for name in ("raw", "oracle"))
+    assert raw["image"].tolist() == oracle["image"].tolist() and len(raw) == 4 * 7 * 4
+    accuracy = accuracy_score(oracle["label"], oracle["predicted"])
+    assert record["conditions"]["oracle"]["metrics"]["test"]["accuracy"]["value"] == pytest.approx(accuracy)
+    assert record["posebench"]["score"]["oracle"]["test"]["value"] == pytest.approx(accuracy)
+
+
+def test_only_turned_faces_are_seen_from_the_front(posebench_set, tmp_path):
+    from qcfer.datasets import FaceImages
+    from qcfer.pipeline import Faces, add_pose, frontal_views
+
+    manifest, root = prepare("posebench", posebench_set, tmp_path)
+    manifest, _ = add_pose(manifest, FaceImages(manifest, root), "annotation", tmp_path)
+    pictures = [FaceImages(manifest, root), frontal_views(manifest, root)]
+    raw, frontal = (np.array([np.asarray(picture, float).mean() for picture in views]).reshape(-1, 1) for views in pictures)
+    oracle = Faces(manifest, root, raw, frontal).conditions["oracle"]
+    turned = manifest["yaw"].abs().to_numpy() > 30
+    np.testing.assert_array_equal(oracle[turned], frontal[turned])
+    np.testing.assert_array_equal(oracle[~turned], raw[~turned])
+    assert turned.mean() > 0.25
+
+
+def test_posebench_tells_what_the_pose_costs(posebench_run):
+    measured = posebench_run.record["posebench"]
+    assert set(measured) == {"score", "effect", "fidelity"}  # nothing was estimated
+    assert set(measured["effect"]) == {"frontal_to_frontal", "frontal_to_profile", "raw_profile", "oracle_profile"}
+    assert all(metric["n"] == 4 * 7 * 2 for metric in measured["effect"].values())
+    assert measured["fidelity"]["oracle"]["identity"]["profile"]["value"] == 1.0
+    assert measured["fidelity"]["oracle"]["expression"]["profile"] == measured["effect"]["frontal_to_frontal"]
+    assert measured["fidelity"]["raw"]["expression"]["profile"] == measured["effect"]["frontal_to_profile"]
+
+
+def test_the_estimate_decides_and_the_truth_is_kept(posebench_set, tmp_path):
+    if not os.environ.get("QCFER_WEIGHTS"):
+        pytest.skip("QCFER_WEIGHTS names no folder with the 3DDFA-V2 weights")
+    done = Run(run(Config("posebench", str(posebench_set), esv=QUICK), tmp_path))
+    manifest, exact = done.manifest, pd.read_parquet(posebench_set / "posebench.parquet")
+    np.testing.assert_array_equal(manifest["yaw"], exact["yaw"])
+    assert 0.1 < (manifest["estimated_yaw"] - manifest["yaw"]).abs().mean() < 5
+    bins = done.record["posebench"]["pose_error"]["bins"]
+    assert list(bins) == ["frontal", "moderate", "large", "extreme"]
+    assert all(part["yaw"]["value"] < 6 for part in bins.values())
+    assert set(done.record["posebench"]["fidelity"]["oracle"]) == {"expression", "identity", "landmarks"}
+    assert {path.name for path in (done.path / "pictures").iterdir()} == {"contact-sheet.jpg", "yaw-strip.jpg"}
+    names = [page.stem for page in make_pages(done.path)]
+    assert "posebench" in names and "overview" in names
