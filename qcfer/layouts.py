@@ -399,8 +399,9 @@ _NUMBERS = ("yaw", "pitch", "roll", "intensity")
 _POINTS = ("landmarks", "frontal_landmarks")
 _MOST_ROWS = 200_000  # a few kilobytes can claim billions
 
-# %% ../nbs/00c_layouts.ipynb #f1148b28
-def _posebench_table(path):
+# %% ../nbs/00c_layouts.ipynb #4e2c8eed
+def _read_parquet(path):
+    "A table with every text checked; what other programs noted beside the columns is left alone."
     import pyarrow
     import pyarrow.parquet
 
@@ -408,14 +409,23 @@ def _posebench_table(path):
         rows = pyarrow.parquet.read_metadata(path).num_rows
         if rows > _MOST_ROWS:
             raise DatasetError(f"expected at most {_MOST_ROWS:,} rows in {path}; found {rows:,}")
-        table = pyarrow.parquet.read_table(path).to_pandas()
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        table = pyarrow.parquet.read_table(path).replace_schema_metadata(None)
+        table.validate(full=True)
+        if len(set(table.column_names)) < table.num_columns:
+            raise DatasetError(f"expected every column once in {path}; found one of them twice")
+        return table.to_pandas()
+    except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
         raise DatasetError(f"expected a Parquet file in {path}; found {' '.join(str(error).split())[:100]}") from None
+
+# %% ../nbs/00c_layouts.ipynb #9e28e1e9
+def _posebench_table(path):
+    "The columns of PoseBench, and the names of the facial actions among them."
+    table = _read_parquet(path)
     missing = [name for name in (*_WORDS, *_NUMBERS, *_POINTS, "label") if name not in table]
     if missing:
         raise DatasetError(f"expected PoseBench's columns in {path}; found none named {', '.join(missing)}")
-    actions = [name for name in table if isinstance(name, str) and name.startswith("action_")]
-    return table[[*_WORDS, "label", *_NUMBERS, *actions, *_POINTS]].reset_index(drop=True), actions
+    actions = [name for name in table if name.startswith("action_")]
+    return table[[*_WORDS, "label", *_NUMBERS, *actions, *_POINTS]], actions
 
 # %% ../nbs/00c_layouts.ipynb #6a6107c6
 def _all_finite(values, low, high):

@@ -150,10 +150,10 @@ def _read_affectnet_csv(root):
             rows.append(_affectnet_row(row, usage, f"line {number} of {path}", images, below))
     return pd.DataFrame(rows, columns=[*ROW, *BOX])
 
-# %% ../nbs/00d_official.ipynb #f74354ab
+# %% ../nbs/00d_official.ipynb #e897625b
 _NPY = re.compile(
-    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': '([<>|=]?[iufbUS][0-9]{1,3})', 'fortran_order': (?:True|False), "
-    rb"'shape': \((?:1,)?\), \} *\n",
+    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': '([<>|=]?(?:[iu][1248]|f[248]|b1|[US][0-9]{1,3}))', "
+    rb"'fortran_order': (?:True|False), 'shape': \((?:1,)?\), \} *\n",
     re.DOTALL,
 )
 
@@ -166,9 +166,10 @@ def read_npy_number(
     dtype = np.dtype(header[1].decode()) if header else None
     if header is None or len(data) != header.end() + dtype.itemsize:
         raise ValueError("no npy file with a single number")
-    value = np.frombuffer(data, dtype, 1, header.end())[0]
     if dtype.kind in "US":
-        return whole_number(value.decode("latin-1") if dtype.kind == "S" else str(value), "a number", "the npy file")
+        code = "latin-1" if dtype.kind == "S" else "utf-32-be" if dtype.byteorder == ">" else "utf-32-le"
+        return whole_number(data[header.end() :].decode(code).rstrip("\0"), "a number", "the npy file")
+    value = np.frombuffer(data, dtype, 1, header.end())[0]
     if not np.isfinite(value) or value != int(value):
         raise ValueError(f"{value} is no whole number")
     return int(value)

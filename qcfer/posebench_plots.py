@@ -66,7 +66,7 @@ def yaw_conditions(
     figure.legend(loc="outside upper left", ncols=2, handlelength=2.6, columnspacing=1.4)
     return figure
 
-# %% ../nbs/10a_posebench_plots.ipynb #7a43214d
+# %% ../nbs/10a_posebench_plots.ipynb #90866ccd
 @_drawn
 def headroom(
     metrics: dict,  # of a run; its "headroom" is that of `qcfer.evaluate.posebench_score`
@@ -83,7 +83,7 @@ def headroom(
     _rows(axis, [f"{name}, {subset}\n{_yaw_ranges()[subset]} (n = {metric['n']:,})" for name, subset, metric in rows])
     reach = [100 * metric[key] for *_, metric in rows for key in ("low", "high")]
     axis.set(xlabel="recovered headroom (%), with 95 % intervals", xlim=(min(-4, *reach) - 4, max(104, *reach) + 4))
-    axis.set_title("0: no better than raw; dashed: as good as the oracle")
+    axis.set_title("0: as raw; dashed: as the oracle")
     return figure
 
 # %% ../nbs/10a_posebench_plots.ipynb #2f5daa5a

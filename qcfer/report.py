@@ -511,8 +511,8 @@ def _make_page(template, page, report):
             raise OSError(f"expected the page {page.stem} of {page.parents[1]}; found an error in its template: {reason}")
         os.replace(aside, page)
 
-# %% ../nbs/11b_report.ipynb #757655a9
-NEEDS = {"posebench": "posebench"}
+# %% ../nbs/11b_report.ipynb #c294cb25
+NEEDS = {"posebench": "posebench", "frontalization": "frontalizers"}
 "Templates that not every run has a page of, and the part of the run record that each is about."
 
 

@@ -269,8 +269,8 @@ def _read(path, parse):
         warnings.warn(f"expected JSON in {path}; found {str(error).splitlines()[0]}: left out of the pages", stacklevel=2)
         return None
 
-# %% ../nbs/11a_site.ipynb #a1032ab4
-ORDER = ("overview", "posebench", "confusion", "profile", "tsne", "ablation")
+# %% ../nbs/11a_site.ipynb #d427ef82
+ORDER = ("overview", "posebench", "frontalization", "confusion", "profile", "tsne", "ablation")
 "The reading order of the reports; others follow by name."
 
 # %% ../nbs/11a_site.ipynb #25b7fec2

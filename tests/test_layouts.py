@@ -199,6 +199,24 @@ def test_a_cut_parquet_file_stops(rendered):
             examine("posebench", rendered[0])
 
 
+def test_text_that_is_not_utf8_stops(rendered):
+    path = rendered[0] / "posebench.parquet"
+    rendered[1].to_parquet(path, index=False, compression=None)
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"faces/s003_2_1.jpg", b"faces/s003_\xff_1.jpg"))
+    assert path.read_bytes() != data
+    with pytest.raises(DatasetError, match="expected a Parquet file in .*; found .*UTF8"):
+        examine("posebench", rendered[0])
+
+
+def test_damaged_notes_of_other_programs_change_nothing(rendered):
+    path = rendered[0] / "posebench.parquet"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"pandas_version"', b"'pandas_version'"))
+    assert path.read_bytes() != data
+    assert len(load_manifest("posebench", rendered[0])) == 140
+
+
 def test_a_small_file_of_too_many_rows_stops(rendered):
     path = rendered[0] / "posebench.parquet"
     pd.DataFrame({"label": np.zeros(3_000_000, np.int64)}).to_parquet(path)

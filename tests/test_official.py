@@ -532,7 +532,8 @@ def npy(value, **options):
 
 
 def test_npy_files_are_read_as_numpy_reads_them():
-    for value in (0, 7, -3, 3.0, "5", b"6", np.int8(4), np.uint16(300), np.float32(2), np.bool_(True), "\u0033"):
+    odd = np.array("5", ">U3"), np.array(6, ">i4"), np.array("7", "<U9"), np.float16(2)
+    for value in (0, 7, -3, 3.0, "5", b"6", np.int8(4), np.uint16(300), np.float32(2), np.bool_(True), *odd):
         for array in (np.array(value), np.array([value])):
             for version in ((1, 0), (2, 0), (3, 0)):
                 file = io.BytesIO()
@@ -554,6 +555,8 @@ BAD_NPY = {
     "more": npy(np.array(3)) + b"x",
     "a program": npy(np.array(3)).replace(b"'shape': ()", b"'shape': __import__('os').abort()"),
     "a zip": b"PK\3\4" + bytes(100),
+    "a type that is none": npy(np.array(3)).replace(b"<i8", b"<i80").replace(b" \n", b"\n", 1),
+    "text beyond Unicode": npy(np.array("3")).replace(b"3\0\0\0", b"\xff\xff\xff\x7f"),
     "complex": npy(np.array(3j)),
     "infinite": npy(np.array(np.inf)),
 }

@@ -233,7 +233,7 @@ def test_only_turned_faces_are_seen_from_the_front(posebench_set, tmp_path):
     from qcfer.pipeline import Faces, add_pose, frontal_views
 
     manifest, root = prepare("posebench", posebench_set, tmp_path)
-    manifest, _ = add_pose(manifest, FaceImages(manifest, root), "annotation", tmp_path)
+    manifest = add_pose(manifest, manifest[["yaw", "pitch", "roll"]].to_numpy())
     pictures = [FaceImages(manifest, root), frontal_views(manifest, root)]
     raw, frontal = (np.array([np.asarray(picture, float).mean() for picture in views]).reshape(-1, 1) for views in pictures)
     oracle = Faces(manifest, root, raw, frontal).conditions["oracle"]
@@ -267,3 +267,69 @@ def test_the_estimate_decides_and_the_truth_is_kept(posebench_set, tmp_path):
     assert {path.name for path in (done.path / "pictures").iterdir()} == {"contact-sheet.jpg", "yaw-strip.jpg"}
     names = [page.stem for page in make_pages(done.path)]
     assert "posebench" in names and "overview" in names
+
+
+@pytest.fixture(scope="module")
+def frontalized_run(posebench_set, tmp_path_factory):
+    out = tmp_path_factory.mktemp("frontalized-run")
+    config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=["geometric", "geometric+raw", "mirrored+raw"])
+    return config, out, Run(run(config, out))
+
+
+def test_every_condition_is_trained_and_compared_with_raw(frontalized_run):
+    _, _, done = frontalized_run
+    record = done.record
+    assert list(record["conditions"]) == ["raw", "oracle", "geometric", "geometric+raw", "mirrored+raw"]
+    assert set(record["frontalizers"]) == {"geometric", "mirrored"}
+    for name in ("geometric", "geometric+raw"):
+        assert record["conditions"][name]["ids"]["frontalizer"].startswith("geometric:")
+    raw, other = (done.predictions.query(f"condition == '{name}' and split == 'test'").set_index("image") for name in ("raw", "geometric"))
+    gain = accuracy_score(other["label"], other["predicted"]) - accuracy_score(raw["label"], raw["predicted"])
+    assert record["conditions"]["geometric"]["versus_raw"]["test"]["value"] == pytest.approx(gain)
+    assert set(record["posebench"]["fidelity"]) == {"raw", "oracle", "geometric"}
+    gate = record["conditions"]["geometric"]["gate"]
+    assert sum(gate["verdicts"].values()) == (done.manifest["estimated_yaw"].abs() > 30).sum()
+    assert "gate" not in record["conditions"]["geometric+raw"]
+
+
+def test_a_persons_verdicts_make_a_new_run(frontalized_run):
+    from qcfer.pipeline import journal
+    from qcfer.report import make_pages
+    from qcfer.review import Journal
+
+    config, out, done = frontalized_run
+    judged = pd.read_parquet(done.path / "gate-geometric.parquet")
+    accepted = judged.loc[judged["verdict"] != "revert", "key"].iloc[0] if (judged["verdict"] != "revert").any() else judged["key"].iloc[0]
+    wanted = "revert" if (judged.set_index("key")["verdict"][accepted] != "revert") else "accept"
+    with Journal(journal(config, "geometric", out)) as book:
+        book.decide(accepted, wanted)
+    again = Run(run(config, out))
+    assert again.path != done.path
+    after = pd.read_parquet(again.path / "gate-geometric.parquet").set_index("key")
+    assert after.loc[accepted, "verdict"] == wanted and after["reviewed"].sum() == 1
+    page = next(page for page in make_pages(again.path) if page.stem == "frontalization")
+    assert "geometric" in page.read_text()
+
+
+def test_pictures_from_elsewhere_are_a_condition(posebench_set, tmp_path):
+    from PIL import Image, ImageOps
+
+    from qcfer.frontalize import import_names
+
+    manifest, root = prepare("posebench", posebench_set, tmp_path / "a")
+    for name, image in zip(import_names(manifest), manifest["image"]):
+        (tmp_path / "made" / name).parent.mkdir(parents=True, exist_ok=True)
+        ImageOps.mirror(Image.open(root / image)).save(tmp_path / "made" / f"{name}.png")
+    shared = {"dataset": "posebench", "root": str(posebench_set), "pose": "annotation", "esv": QUICK}
+    config = Config(**shared, conditions=["imported", "mirrored"], frontalized=str(tmp_path / "made"))
+    done = Run(run(config, tmp_path / "out"))
+    assert done.record["conditions"]["imported"]["ids"]["frontalizer"].startswith("imported@")
+    same = [done.predictions.query(f"condition == '{name}'")["predicted"].tolist() for name in ("imported", "mirrored")]
+    assert same[0] == same[1]  # the same pixels, whoever made them
+
+
+def test_a_wrong_condition_is_named_before_any_work(posebench_set, tmp_path):
+    with pytest.raises(ValueError, match="expected a frontalizer"):
+        run(Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=["angelic"]), tmp_path)
+    with pytest.raises(ValueError, match="expected a threshold embedder from 0 to 1"):
+        Config("folder", "x", gate={"embedder": 2})

@@ -1,0 +1,292 @@
+"""The gate: closed forms, properties that any gate must have, and a recogniser's plumbing with made-up weights."""
+
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image, ImageDraw
+from sklearn.metrics.pairwise import cosine_similarity
+
+from qcfer.quality import (
+    ARCFACE_POINTS,
+    SCORES,
+    ArcFace,
+    Thresholds,
+    agreement,
+    align,
+    best_threshold,
+    calibrate,
+    gated_accuracy,
+    judge,
+    reasons,
+    residual_yaw,
+    similarity,
+)
+
+STRICTER = {"embedder": 1, "identity": 1, "agreement": 1, "residual_yaw": -1}
+OFF = dict.fromkeys(SCORES)
+
+
+def table(n, seed=0, missing=0.1):
+    rng = np.random.default_rng(seed)
+    values = {name: rng.random(n) * (90 if name == "residual_yaw" else 1) for name in SCORES}
+    scores = pd.DataFrame(values, index=[f"face {i}" for i in range(n)])
+    return scores.mask(rng.random(scores.shape) < missing)
+
+
+def test_similarity_is_the_cosine_of_scikit_learn():
+    first, second = np.random.default_rng(0).normal(size=(2, 50, 12))
+    assert np.allclose(similarity(first, second), np.diag(cosine_similarity(first, second)))
+    assert np.allclose(similarity(first, 7 * first), 1)
+    assert np.isnan(similarity([[np.nan, 1.0]], [[1.0, 1.0]])).all()
+
+
+@given(arrays(float, (6, 7), elements=st.floats(0.01, 1)), arrays(float, (6, 7), elements=st.floats(0.01, 1)))
+@settings(max_examples=50, deadline=None)
+def test_agreement_is_one_minus_the_total_variation(first, second):
+    first, second = (part / part.sum(1, keepdims=True) for part in (first, second))
+    assert np.allclose(agreement(first, second), 1 - np.abs(first - second).sum(1) / 2)
+    assert np.allclose(agreement(first, first), 1) and np.allclose(agreement(first, second), agreement(second, first))
+
+
+def test_what_is_no_probability_is_refused():
+    with pytest.raises(ValueError, match="sum to one"):
+        agreement([[0.5, 0.6]], [[0.5, 0.5]])
+    with pytest.raises(ValueError, match="one shape"):
+        agreement([[0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]])
+    assert np.isnan(agreement([[np.nan, 0.5]], [[0.5, 0.5]])).all()
+
+
+def test_residual_yaw_is_the_angle_whatever_the_side():
+    assert residual_yaw([[-41, 3, 9], [12, -50, 0], [np.nan, 0, 0]])[:2].tolist() == [41, 12]
+
+
+def test_verdicts_at_the_thresholds_themselves():
+    scores = pd.DataFrame({"embedder": [0.82, 0.8199, 0.82 * 0.98 + 1e-9, 0.82 * 0.98 - 1e-9], "identity": [0.78, 0.9, 0.9, 0.9]})
+    assert judge(scores).tolist() == ["accept", "review", "review", "revert"]
+    assert judge(scores, Thresholds(margin=0)).tolist() == ["accept", "revert", "revert", "revert"]
+    turned = pd.DataFrame({"residual_yaw": [20.0, 20.3, 20.5, np.nan]})
+    only_yaw = Thresholds(**OFF | {"residual_yaw": 20})
+    assert judge(turned, only_yaw).tolist() == ["accept", "review", "revert", "review"]
+    assert reasons(turned, only_yaw).tolist()[2:] == ["residual_yaw 20.500 > 20", "residual_yaw not measured"]
+
+
+def test_one_clear_failure_outweighs_what_is_unknown():
+    scores = pd.DataFrame({"embedder": [np.nan, np.nan], "identity": [0.1, 0.9]})
+    assert judge(scores).tolist() == ["revert", "review"]
+
+
+def test_the_index_is_kept_and_an_empty_table_is_no_error():
+    scores = table(30)
+    assert judge(scores).index.equals(scores.index) and reasons(scores).index.equals(scores.index)
+    assert judge(scores[:0]).empty and reasons(scores[:0]).empty
+
+
+def test_with_every_check_off_all_is_accepted():
+    assert (judge(table(30), Thresholds(**OFF)) == "accept").all()
+
+
+@given(st.integers(0, 50), st.sampled_from(SCORES), st.floats(0, 1), st.floats(0, 1), st.floats(0, 0.5))
+@settings(max_examples=150, deadline=None)
+def test_a_stricter_threshold_never_reverts_fewer(seed, name, first, second, margin):
+    low, high = sorted((first, second))
+    scale = 90 if name == "residual_yaw" else 1
+    loose, strict = (low, high) if STRICTER[name] > 0 else (high, low)
+    others = {"embedder": 0.3, "identity": 0.2, "agreement": 0.1, "residual_yaw": 80, "margin": margin}
+    scores = table(60, seed)
+    before, after = (judge(scores, Thresholds(**others | {name: value * scale})) for value in (loose, strict))
+    rank = {"accept": 0, "review": 1, "revert": 2}
+    assert (after.map(rank) >= before.map(rank)).all()
+
+
+@given(st.integers(0, 50), st.floats(0, 1), st.floats(0, 0.5))
+@settings(max_examples=80, deadline=None)
+def test_verdicts_and_reasons_tell_the_same(seed, embedder, margin):
+    scores, thresholds = table(60, seed), Thresholds(embedder=embedder, margin=margin)
+    assert ((judge(scores, thresholds) == "accept") == (reasons(scores, thresholds) == "")).all()
+    without_margin = judge(scores.dropna(), Thresholds(embedder=embedder, margin=0))
+    assert set(without_margin) <= {"accept", "revert"}
+
+
+@pytest.mark.parametrize("odd", [{"embedder": 82}, {"identity": -0.1}, {"residual_yaw": 181}, {"margin": 2}, {"embedder": float("nan")}])
+def test_impossible_thresholds_are_refused(odd):
+    with pytest.raises(ValueError, match="expected a threshold"):
+        Thresholds(**odd)
+
+
+def test_a_missing_score_is_named():
+    with pytest.raises(ValueError, match="found no identity: compute it or set its threshold to None"):
+        judge(table(3).drop(columns="identity"))
+
+
+# ---- calibration
+
+
+def predictions(n=400, groups=80, seed=0):
+    rng = np.random.default_rng(seed)
+    faces = pd.DataFrame({"image": [f"{i}.png" for i in range(n)], "split": rng.choice(["val", "test"], n), "label": rng.integers(0, 7, n)})
+    faces["group"] = rng.integers(0, groups, n)
+    new, old = (faces.assign(predicted=np.where(rng.random(n) < p, faces["label"], (faces["label"] + 1) % 7)) for p in (0.7, 0.5))
+    scores = pd.DataFrame({"image": faces["image"], "embedder": rng.random(n), "residual_yaw": 90 * rng.random(n)})
+    return scores, new, old.sample(frac=1, random_state=seed)
+
+
+@pytest.mark.parametrize("score", ["embedder", "residual_yaw"])
+def test_the_curve_equals_a_count_by_hand(score):
+    scores, new, old = predictions()
+    curve = calibrate(scores, new, old, score, n_boot=50)
+    old, value = old.set_index("image"), scores.set_index("image")[score]
+    for row in curve[::7].itertuples():
+        right, reverted, faces = 0, 0, 0
+        for face in new[new["split"] == "val"].itertuples():
+            passes = value[face.image] >= row.threshold if score == "embedder" else value[face.image] <= row.threshold
+            right += (face.predicted if passes else old.loc[face.image, "predicted"]) == face.label
+            reverted, faces = reverted + (not passes), faces + 1
+        assert (row.n, row.accuracy, row.share_reverted) == (faces, pytest.approx(right / faces), pytest.approx(reverted / faces))
+    assert curve["share_reverted"].is_monotonic_increasing
+    assert (curve["low"] <= curve["accuracy"]).all() and (curve["accuracy"] <= curve["high"]).all()
+
+
+def test_test_faces_cannot_move_the_curve():
+    scores, new, old = predictions()
+    curve = calibrate(scores, new, old, n_boot=50)
+    is_test = new["split"] == "test"
+    spoilt = new.assign(predicted=np.where(is_test, (new["label"] + 3) % 7, new["predicted"]))
+    other = scores.assign(embedder=np.where(is_test, 0.5, scores["embedder"]))
+    pd.testing.assert_frame_equal(curve, calibrate(other, spoilt, old, n_boot=50))
+    with pytest.raises(ValueError, match="split 'val'"):
+        calibrate(scores, new[is_test], old)
+
+
+def test_the_ends_of_the_curve_are_all_and_nothing():
+    scores, new, old = predictions()
+    curve = calibrate(scores, new, old, grid=[1.1, -0.1], n_boot=50)
+    for end, predicted in ((0, new), (1, old)):
+        val = predicted[predicted["split"] == "val"]
+        assert curve["accuracy"].iloc[end] == pytest.approx((val["label"] == val["predicted"]).mean())
+    assert curve[["gain", "gain_low", "gain_high"]].iloc[0].tolist() == [0, 0, 0]
+    assert curve["threshold"].tolist() == [-0.1, 1.1] and curve["share_reverted"].tolist() == [0, 1]
+
+
+def test_an_unmeasured_score_reverts_at_every_threshold():
+    scores, new, old = predictions()
+    curve = calibrate(scores.assign(embedder=np.nan), new, old, n_boot=20)
+    assert (curve["share_reverted"] == 1).all()
+
+
+def test_intervals_draw_groups_as_a_whole():
+    "Faces in identical pairs carry half the information: with their groups the interval is wider, by the root of two."
+    rng = np.random.default_rng(1)
+    predicted = np.repeat(rng.integers(0, 2, 1000), 2)
+    faces = pd.DataFrame({"image": [f"{i}" for i in range(2000)], "split": "val", "label": 0, "predicted": predicted})
+    scores = faces[["image"]].assign(embedder=1.0)
+    widths = {}
+    for name, group in (("alone", np.arange(2000)), ("pairs", np.arange(2000) // 2)):
+        row = calibrate(scores, faces.assign(group=group), faces.assign(group=group), grid=[0.5]).iloc[0]
+        widths[name] = row["high"] - row["low"]
+        assert row["gain"] == row["gain_low"] == row["gain_high"] == 0
+    share = faces["predicted"].eq(0).mean()
+    assert widths["alone"] == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 2000), rel=0.1)
+    assert widths["pairs"] / widths["alone"] == pytest.approx(np.sqrt(2), rel=0.1)
+
+
+def test_of_equal_thresholds_the_one_that_reverts_least_is_chosen():
+    curve = pd.DataFrame({"threshold": [0, 0.1, 0.2], "share_reverted": [0.0, 0.2, 0.4], "accuracy": [0.5, 0.6, 0.6]})
+    assert best_threshold(curve) == 0.1
+
+
+def test_gated_accuracy_agrees_with_the_curve():
+    scores, new, old = predictions()
+    row = calibrate(scores, new, old, grid=[0, 0.6]).iloc[1]
+    judged = scores.assign(verdict=judge(scores, Thresholds(**OFF | {"embedder": 0.6})))
+    result = gated_accuracy(judged, new, old, "val")
+    assert result["gated"] == {"value": row["accuracy"], "low": row["low"], "high": row["high"], "n": row["n"]}
+    assert result["gain"]["value"] == pytest.approx(result["gated"]["value"] - result["ungated"]["value"])
+    assert result["share_reverted"] == pytest.approx(row["share_reverted"])
+    everything = gated_accuracy(judged.assign(verdict="accept"), new, old)
+    assert everything["gated"] == everything["ungated"] and everything["gain"]["high"] == 0
+    nothing = gated_accuracy(judged.assign(verdict="review"), new, old)
+    assert nothing["gated"] == nothing["reverted"]
+
+
+def test_tables_that_do_not_belong_together_are_refused():
+    scores, new, old = predictions()
+    with pytest.raises(ValueError, match="same labels"):
+        calibrate(scores, new, old.assign(label=(old["label"] + 1) % 7))
+    with pytest.raises(ValueError, match="expected a score out of"):
+        calibrate(scores, new, old, "sharpness")
+    with pytest.raises(pd.errors.MergeError):
+        calibrate(pd.concat([scores, scores]), new, old)
+
+
+# ---- the recogniser
+
+
+@pytest.fixture(scope="module")
+def recogniser(tmp_path_factory):
+    "A model of ArcFace's shape with random weights: a coarse average, then a linear layer."
+    weights = np.random.default_rng(0).normal(size=(147, 512)).astype(np.float32)
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    shapes = {"x": ["n", 3, 112, 112], "y": ["n", 512]}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
+    path = tmp_path_factory.mktemp("arcface") / "tiny.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def marked(scale=1.0, turn=0.0, shift=(0.0, 0.0), size=300):
+    "A picture with five coloured dots where ArcFace's points lie after a similarity transform, and 68 landmarks that say so."
+    cos, sin = scale * np.cos(turn), scale * np.sin(turn)
+    points = ARCFACE_POINTS @ np.array([[cos, -sin], [sin, cos]]).T + shift
+    image = Image.new("RGB", (size, size), "#808080")
+    for (x, y), colour in zip(points, ("red", "lime", "blue", "yellow", "cyan")):
+        ImageDraw.Draw(image).ellipse((x - 6 * scale, y - 6 * scale, x + 6 * scale, y + 6 * scale), fill=colour)
+    landmarks = np.zeros((68, 2))
+    landmarks[36:42], landmarks[42:48], landmarks[30], landmarks[48], landmarks[54] = points
+    return image, landmarks
+
+
+@pytest.mark.parametrize("change", [{}, {"scale": 2}, {"scale": 1.7, "turn": 0.6, "shift": (90, -10)}, {"turn": -0.4, "shift": (20, 60)}])
+def test_alignment_brings_the_points_home(change):
+    aligned = np.asarray(align(*marked(**change))).astype(int)
+    for (x, y), colour in zip(ARCFACE_POINTS, ([255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0], [0, 255, 255])):
+        assert np.abs(aligned[round(y), round(x)] - colour).max() <= 2
+    assert np.abs(aligned - np.asarray(align(*marked()))).mean() < 4
+
+
+def test_features_follow_the_face_and_not_its_place(recogniser):
+    model = ArcFace(recogniser)
+    moved, black = marked(scale=2, turn=0.5, shift=(120, 10), size=400), (Image.new("RGB", (300, 300)), marked()[1])
+    images, landmarks = zip(marked(), moved, black, marked())
+    landmarks = np.stack(landmarks)
+    landmarks[3, 7] = np.nan
+    features = model.embed(list(images), landmarks)
+    assert features.shape == (4, model.dim) and features.dtype == np.float32
+    assert np.allclose(np.linalg.norm(features[:3], axis=1), 1, atol=1e-5) and np.isnan(features[3]).all()
+    same, other, unknown = similarity(features[[0, 0, 0]], features[1:])
+    assert same > 0.99 > other and np.isnan(unknown)
+
+
+def test_the_id_names_the_weights(recogniser, tmp_path):
+    assert ArcFace(recogniser).id == ArcFace(recogniser).id
+    model = onnx.load(recogniser)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((147, 512), np.float32), "w"))
+    onnx.save(model, tmp_path / "tiny.onnx")
+    assert ArcFace(tmp_path / "tiny.onnx").id != ArcFace(recogniser).id
+
+
+def test_another_model_is_refused(tmp_path):
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3, 224, 224]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "other", ends[:1], ends[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "other.onnx")
+    with pytest.raises(ValueError, match="112, 112"):
+        ArcFace(tmp_path / "other.onnx")
