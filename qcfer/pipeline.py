@@ -9,7 +9,7 @@ __all__ = ['GATE', 'ANGLES', 'ESTIMATED', 'REFERENCE', 'RUNGS', 'PROBABILITIES',
            'measure_posebench', 'save_pictures', 'project_features', 'versions', 'run_id', 'run', 'review_table',
            'journal', 'judged_by', 'pass_gate', 'demo_run']
 
-# %% ../nbs/11_pipeline.ipynb #55a54f04
+# %% ../nbs/11_pipeline.ipynb #3fc84563
 import json
 import os
 import re
@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import qcfer
+from .attention import attention_figure, attention_maps, probe_directions
 from .cartoons import draw_faces
 from .check import write_check
 from .datasets import FaceImages, manifest_sha256, prepare
@@ -101,9 +103,9 @@ class Config:
                 known = ", ".join(estimator.get_params(deep=False))
                 raise ValueError(f"expected {name} settings out of {known}; found {', '.join(unknown)}")
 
-# %% ../nbs/11_pipeline.ipynb #ebf725a1
+# %% ../nbs/11_pipeline.ipynb #48fa4904
 # modules that only show what others computed
-_SHOWS = {"plots", "posebench_plots", "gate_plots", "attention", "check", "site", "report", "pfn_report", "cli"}
+_SHOWS = {"plots", "posebench_plots", "gate_plots", "check", "site", "report", "pfn_report", "cli"}
 
 
 def code_version() -> str:
@@ -726,6 +728,21 @@ def _save_pairs(path, judged, originals, turned):
     with atomic_path(path) as aside:
         aside.write_text(gallery(test, *pictures) + "\n<!-- -->\n" + failures(test, *pictures), encoding="utf-8")
 
+# %% ../nbs/11_pipeline.ipynb #7b5bd900
+def _save_attention(config, faces, judged, pictures, path):
+    "Where the embedder looks before and after frontalization, on one turned test face of each class; nothing without grad-cam."
+    if not find_spec("pytorch_grad_cam"):
+        return
+    known = (faces.manifest["split"] != "test").to_numpy()
+    probes = probe_directions(faces.features[known], faces.manifest["label"].to_numpy()[known])
+    chosen = judged[(judged["split"] == "test") & (judged["yaw"].abs() < 60)].drop_duplicates("label").sort_values("label")
+    embedder, directions = get_embedder(config.embedder), probes[chosen["label"]]
+    shown = [[views[row] for row in chosen["row"]] for views in pictures]
+    maps = [attention_maps(embedder, views, directions) for views in shown]
+    figure = attention_figure(*shown, *maps, [CLASSES[label] for label in chosen["label"]])
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format="png", dpi=110)
+
 # %% ../nbs/11_pipeline.ipynb #4e3ea317
 def _write_table(path, table):
     with atomic_path(path) as aside:
@@ -759,7 +776,7 @@ def pass_gate(
     gate = gated_accuracy(judged, frontalized, raw, seed=config.seed)
     return curve, gate | {"verdicts": judged["verdict"].value_counts().to_dict(), "best_threshold": best_threshold(curve)}
 
-# %% ../nbs/11_pipeline.ipynb #3f63fab1
+# %% ../nbs/11_pipeline.ipynb #e1b021c3
 def _work(config, out, work, faces, ids, scores, meter):
     "Make every file of a run in its work folder, the record last."
     kept = faces[~faces.manifest["duplicate"].to_numpy()]
@@ -779,7 +796,9 @@ def _work(config, out, work, faces, ids, scores, meter):
         _write_table(work / f"gate-{_file_name(name)}.parquet", judged)
         _write_table(work / f"gate-curve-{_file_name(name)}.parquet", curve)
         if posebench:
-            _save_pairs(work / f"pairs-{_file_name(name)}.html", judged, FaceImages(faces.manifest, faces.root), turned)
+            originals = FaceImages(faces.manifest, faces.root)
+            _save_pairs(work / f"pairs-{_file_name(name)}.html", judged, originals, turned)
+            _save_attention(config, faces, judged, (originals, turned), work / "pictures" / f"attention-{_file_name(name)}.png")
     tables = {"manifest": faces.manifest, "predictions": _predictions(rungs, conditions), "projections": projections}
     for stem, table in tables.items():
         _write_table(work / f"{stem}.parquet", table)

@@ -272,7 +272,8 @@ def test_the_estimate_decides_and_the_truth_is_kept(posebench_set, tmp_path):
 @pytest.fixture(scope="module")
 def frontalized_run(posebench_set, tmp_path_factory):
     out = tmp_path_factory.mktemp("frontalized-run")
-    config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=["geometric", "geometric+raw", "mirrored+raw"])
+    conditions = ["geometric", "geometric+raw", "mirrored+raw"]
+    config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=conditions)
     return config, out, Run(run(config, out))
 
 
