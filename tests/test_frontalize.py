@@ -26,13 +26,13 @@ from qcfer.frontalize import (
     FrontalizedFaces,
     Prompt,
     frontalize_faces,
-    get_frontalizer,
     get_prompt,
     import_frontalized,
     import_names,
     imported_id,
     plan,
 )
+from qcfer.pfn import find_frontalizer
 
 COLUMNS = ["turned", "status", "file", "sha256", "error"]
 
@@ -143,8 +143,8 @@ def test_a_spec_that_names_no_prompt(spec):
 
 @pytest.mark.parametrize("spec", ["", "Geometric", "qwen:", "qwenn", "oracle", "none"])
 def test_a_spec_that_names_no_frontalizer(spec):
-    with pytest.raises(ValueError, match=r"^expected a frontalizer: geometric, qwen\[:MODEL\[@REVISION\]\]; found"):
-        get_frontalizer(spec)
+    with pytest.raises(ValueError, match=r"^expected a frontalizer: geometric, qwen\[:MODEL\[@REVISION\]\], plain, mirrored; found"):
+        find_frontalizer(spec)
 
 
 # Which faces, and under which names

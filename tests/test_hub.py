@@ -191,7 +191,9 @@ def test_a_name_on_the_hub_that_cannot_be_reached(tmp_path):
 
 def test_a_folder_without_a_set(tmp_path):
     with pytest.raises(DatasetError, match="expected a folder that save_to_disk wrote, or Parquet files .*; found nothing"):
-        locate("hf", tmp_path, tmp_path / "out")
+        empty = tmp_path / "around" / "empty"  # sets are looked for one level up as well
+        empty.mkdir(parents=True)
+        locate("hf", empty, tmp_path / "out")
 
 
 def test_numbers_of_pictures_are_kept_apart(tmp_path):

@@ -64,7 +64,7 @@ def test_a_stage_imports_only_stages_above_it():
     for position, module in enumerate(order):
         source = (ROOT / "qcfer" / f"{module}.py").read_text()
         for imported in re.findall(r"^\s*from (?:qcfer)?\.(\w+) import", source, re.MULTILINE):
-            assert order.index(imported) < position, f"{module} imports {imported}, which comes after it"
+            assert imported == "_modidx" or order.index(imported) < position, f"{module} imports {imported}, which comes after it"
 
 
 def test_notebooks_are_chapters_of_a_readable_length():

@@ -16,7 +16,8 @@ from PIL import Image
 from qcfer import qwen
 from qcfer.datasets import FaceImages
 from qcfer.files import WeightsError, file_sha256
-from qcfer.frontalize import frontalize_faces, get_frontalizer, get_prompt
+from qcfer.frontalize import frontalize_faces, get_prompt
+from qcfer.pfn import find_frontalizer
 from qcfer.qwen import PRESETS, Preset, Qwen
 
 TRIAL = Preset(batch_size=3, steps=2, dtype="float32")
@@ -330,7 +331,7 @@ def test_a_model_that_is_nowhere(name, monkeypatch):
     pytest.importorskip("huggingface_hub")
     monkeypatch.setenv("QCFER_OFFLINE", "1")
     with pytest.raises(WeightsError) as caught:
-        get_frontalizer(f"qwen:{name}")
+        find_frontalizer(f"qwen:{name}")
     message = str(caught.value)
     assert message.startswith("expected a folder with a Qwen-Image-Edit model or NAME[@REVISION] on Hugging Face; found neither for")
     assert name in message and "\n" not in message
@@ -347,11 +348,11 @@ def test_a_model_from_hugging_faces_cache_is_pinned_by_its_commit(models, edit, 
     (cache / "models--someone--edit" / "refs" / "main").write_text(commit)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     for spec in ("qwen:someone/edit", f"qwen:someone/edit@{commit}", "qwen:someone/edit@main"):
-        backend = get_frontalizer(spec, preset=TRIAL, device="cpu")
+        backend = find_frontalizer(spec, preset=TRIAL, device="cpu")
         assert (backend.model, backend.revision) == ("someone/edit", commit)
         assert commit in backend.id
     with pytest.raises(WeightsError, match="found neither for someone/edit@other"):
-        get_frontalizer("qwen:someone/edit@other")
+        find_frontalizer("qwen:someone/edit@other")
 
 
 def test_a_model_that_is_not_whole_stops_the_job_with_one_line(models, tmp_path):

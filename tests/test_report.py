@@ -160,7 +160,7 @@ def test_a_picture_is_inside_the_page_and_described(bench):
         == (bench.path / "pictures/yaw-strip.jpg").read_bytes()
     )
     assert image["alt"] == (
-        "One face turned from -90 to 90 degrees, a column a yaw. "
+        "One face turned from -90 to 90 degrees in steps of 15. "
         "Rows: the picture as it is, frontalized: geometric, the true frontal view."
     )
 
@@ -226,7 +226,7 @@ def test_the_page_keeps_its_pictures_and_numbers_its_figures(site):
     sources = [image["src"].split(",")[0] for image in page.main("img")]
     assert sources == ["data:image/jpeg;base64"] * 2 + ["data:image/svg+xml;base64"] * 3
     assert [image.parent.get("role") for image in page.main("img")[:3]] == ["region", "region", None]  # on a phone they scroll
-    assert [image["alt"].split(" ")[0] for image in page.main("img")] == ["Contact", "One", "Figure", "Figure", "Figure"]
+    assert [image["alt"].split(" ")[0] for image in page.main("img")] == ["Rendered", "One", "Figure", "Figure", "Figure"]
     captions = [text.strong.get_text() for text in page.select("p.caption")]
     figures, tables = ([name for name in captions if name.startswith(kind)] for kind in ("Figure", "Table"))
     assert figures == [f"Figure {number}." for number in range(1, 6)]
