@@ -173,13 +173,18 @@ class Head:
         "The head with its facial actions applied."
         return vertices + np.tensordot(actions, self.actions, 1)
 
-# %% ../nbs/03b_posebench.ipynb #31661f31
+# %% ../nbs/03b_posebench.ipynb #4d3b46e6
 def load_anny():  # anny's model; the first call on a machine builds a cache, in one to two minutes
     "The parametric body model with all of its mesh, phenotypes, local changes and facial actions."
     import anny
+    from anny.paths import get_anny_cache_path
+    from filelock import FileLock
 
+    folder = Path(get_anny_cache_path())
+    folder.mkdir(parents=True, exist_ok=True)
     everything = {name: "all" for name in ("local_changes", "facial_actions", "phenotypes")}
-    return anny.Anny(rig="anny", topology="anny-full", skinning_method="lbs", **everything)
+    with FileLock(folder / "qcfer.lock"):  # anny writes its cache in place: a second process must not read half of it
+        return anny.Anny(rig="anny", topology="anny-full", skinning_method="lbs", **everything)
 
 # %% ../nbs/03b_posebench.ipynb #bb8cf2e5
 def _axes(vertices):
