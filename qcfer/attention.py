@@ -161,7 +161,7 @@ def attention_maps(
     maps = _attention(network, pixels, wanted)
     return _stretched(_grad_cam(network, pixels, wanted) if maps is None else maps, pixels.shape[-1])
 
-# %% ../nbs/10c_attention.ipynb #dfddd56a
+# %% ../nbs/10c_attention.ipynb #ddccdb46
 @_drawn
 def attention_figure(
     before: list,  # n original RGB pictures
@@ -171,7 +171,7 @@ def attention_figure(
     titles: list,  # n words, one for each face, e.g. its class
 ):  # a Matplotlib figure
     "A column a face: the original, where the network looks on it, the frontalized face, and the same there."
-    figure, axes = _figure(4.3, 4, len(before), squeeze=False)
+    figure, axes = _figure(min(4.3, 0.3 + 20 / len(before)), 4, len(before), squeeze=False)
     rows = (("original", before, None), ("", before, maps_before), ("frontalized", after, None), ("", after, maps_after))
     for row, (name, pictures, maps) in enumerate(rows):
         for column, picture in enumerate(pictures):
@@ -182,5 +182,5 @@ def attention_figure(
             axis.set(xticks=[], yticks=[])
         axes[row, 0].set_ylabel(name)
     for axis, title in zip(axes[0], titles):
-        axis.set_title(title)
+        axis.set_title(title, fontsize=7)
     return figure

@@ -728,14 +728,15 @@ def _save_pairs(path, judged, originals, turned):
     with atomic_path(path) as aside:
         aside.write_text(gallery(test, *pictures) + "\n<!-- -->\n" + failures(test, *pictures), encoding="utf-8")
 
-# %% ../nbs/11_pipeline.ipynb #7b5bd900
+# %% ../nbs/11_pipeline.ipynb #3945b9d5
 def _save_attention(config, faces, judged, pictures, path):
     "Where the embedder looks before and after frontalization, on one turned test face of each class; nothing without grad-cam."
     if not find_spec("pytorch_grad_cam"):
         return
     known = (faces.manifest["split"] != "test").to_numpy()
     probes = probe_directions(faces.features[known], faces.manifest["label"].to_numpy()[known])
-    chosen = judged[(judged["split"] == "test") & (judged["yaw"].abs() < 60)].drop_duplicates("label").sort_values("label")
+    chosen = judged[(judged["split"] == "test") & (judged["yaw"].abs() < 60)]
+    chosen = chosen.sample(frac=1, random_state=config.seed).drop_duplicates("label").sort_values("label")
     embedder, directions = get_embedder(config.embedder), probes[chosen["label"]]
     shown = [[views[row] for row in chosen["row"]] for views in pictures]
     maps = [attention_maps(embedder, views, directions) for views in shown]
