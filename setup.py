@@ -1,4 +1,4 @@
-"""The package, as `settings.ini` describes it; the report templates travel inside the wheel."""
+"""The package, as `settings.ini` describes it; the report templates, parameter files and scripts travel inside the wheel."""
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -28,9 +28,9 @@ setup(
     license="Apache-2.0",
     url=settings["git_url"],
     python_requires=f">={settings['min_python']}",
-    packages=["qcfer", "qcfer.reports", "qcfer.params"],
-    package_dir={"qcfer": "qcfer", "qcfer.reports": "nbs/reports", "qcfer.params": "nbs/params"},
-    package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"]},
+    packages=["qcfer", "qcfer.reports", "qcfer.params", "qcfer.prompts", "qcfer.static"],
+    package_dir={"qcfer": "qcfer"} | {f"qcfer.{kind}": f"nbs/{kind}" for kind in ("reports", "params", "prompts", "static")},
+    package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"], "qcfer.prompts": ["*.yaml"], "qcfer.static": ["*.js"]},
     install_requires=requirements("requirements"),
     extras_require=extras,
     entry_points={"console_scripts": ["qcfer=qcfer.cli:main"]},

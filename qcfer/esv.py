@@ -6,9 +6,11 @@
 __all__ = ['LR_C', 'SVM_C', 'NAMES', 'ON_REQUEST', 'PRESETS', 'PAPER_SVM_ROWS', 'class_weights', 'floor_weights', 'KernelSVC',
            'kind', 'ESV', 'save', 'load']
 
-# %% ../nbs/08_esv.ipynb #24029322
+# %% ../nbs/08_esv.ipynb #1df7e292
 import os
+import time
 import warnings
+from copy import copy
 from numbers import Integral
 from pathlib import Path
 
@@ -16,14 +18,17 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold, check_cv
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import Normalizer
+from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils import check_random_state
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import _ovr_decision_function, check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 from threadpoolctl import threadpool_limits
 
 from .files import atomic_path
@@ -107,14 +112,14 @@ class KernelSVC(SVC):
         scores = self.decision_function(np.asarray(X))
         return self.classes_[(scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)]
 
-# %% ../nbs/08_esv.ipynb #920e53a3
+# %% ../nbs/08_esv.ipynb #0659f5fb
 LR_C = (0.1, 1, 10, 50, 100)
 SVM_C = (1, 5, 10)
-NAMES = (*(f"LR C={C}" for C in LR_C), "RF", "RF 2", *(f"SVM C={C}" for C in SVM_C))
+NAMES = (*(f"LR C={C}" for C in LR_C), "RF", "RF 2", *(f"SVM C={C}" for C in SVM_C), "MLP")
 "Every candidate, in the order that breaks ties."
 
-ON_REQUEST = ("RF 2",)
-"Candidates that only their own name or a preset calls: their like is there already, and they take the longest to fit."
+ON_REQUEST = ("RF 2", "MLP")
+"Candidates that only their own name calls, the second forest a quota of two as well: they are slow, or a yardstick."
 
 PRESETS = {"rafdb": {"LR": 5, "SVM": 1}, "affectnet7": {"LR": 1}, "expw": {"RF": 2, "LR": 3}}
 "How many of each kind vote in the paper's ensembles (section 4.2), where a kernel machine has C=1 ..."
@@ -125,11 +130,11 @@ PAPER_SVM_ROWS = 20_000
 
 def kind(
     name: str,  # a candidate's name
-) -> str:  # 'LR', 'RF' or 'SVM'
+) -> str:  # 'LR', 'RF', 'SVM' or 'MLP'
     "The kind of a candidate."
     return name.split()[0]
 
-# %% ../nbs/08_esv.ipynb #211fc766
+# %% ../nbs/08_esv.ipynb #b8305301
 def _fit_candidate(name, X, y, groups, class_weight, seed):
     "Fit one candidate to X (N, D) and y (N,)."
     if kind(name) == "LR":
@@ -143,8 +148,27 @@ def _fit_candidate(name, X, y, groups, class_weight, seed):
         options = {"class_weight": None if floored else class_weight, "n_jobs": -1, "random_state": seed + second}
         forest = RandomForestClassifier(500, **shape, **options)
         return forest.fit(X, y, floor_weights(y) if floored else None).set_params(n_jobs=None)
+    if kind(name) == "MLP":
+        network = MLPClassifier((256, 128), alpha=1e-3, max_iter=60, random_state=seed)
+        weights = compute_sample_weight(class_weight, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            return make_pipeline(StandardScaler(), network).fit(X, y, mlpclassifier__sample_weight=weights)
     machine = make_pipeline(Normalizer(), KernelSVC(C=float(name.split("=")[1]), class_weight=class_weight))
     return CalibratedClassifierCV(machine, cv=_calibration_folds(y, groups, seed), ensemble=False).fit(X, y).set_params(cv=3)
+
+# %% ../nbs/08_esv.ipynb #ea4610e0
+def _timed_fit(name, X, y, groups, class_weight, seed):
+    "A fitted candidate and the seconds that it took."
+    start = time.perf_counter()
+    fitted = _fit_candidate(name, X, y, groups, class_weight, seed)
+    return fitted, time.perf_counter() - start
+
+
+def _foreseen(name, X, y, groups, class_weight, seed, held):
+    "What a candidate fitted to X says of the rows `held` (V, D): its classes, and their probabilities."
+    fitted = _fit_candidate(name, X, y, groups, class_weight, seed)
+    return fitted.classes_, fitted.predict_proba(held)
 
 # %% ../nbs/08_esv.ipynb #0e8eb6c6
 def _folds(count, y, groups, seed):
@@ -162,7 +186,7 @@ def _calibration_folds(y, groups, seed):
     whole = all(len(np.unique(y[train])) == len(np.unique(y)) for train, _ in folds)
     return folds if whole else _folds(3, y, None, seed)
 
-# %% ../nbs/08_esv.ipynb #5f03d341
+# %% ../nbs/08_esv.ipynb #9c30bcb3
 class ESV(ClassifierMixin, BaseEstimator):
     """Ensemble soft voting: candidates ranked on held-out rows, the best refitted on all rows, their probabilities averaged.
 
@@ -172,8 +196,8 @@ class ESV(ClassifierMixin, BaseEstimator):
     ----------
     preprocess : unfitted transformer or None
         For instance `qcfer.afp.AFP()`; fitted once a fold and once for the refit, shared by the candidates.
-    candidates : 'default', 'LR', 'RF', 'SVM', a key of `PRESETS`, or list of names out of `NAMES`
-        Who may vote. A preset also fixes how many of each kind do.
+    candidates : 'default', 'LR', 'RF', 'SVM', a key of `PRESETS`, {kind: count}, or list of names out of `NAMES`
+        Who may vote. A preset, or counts such as {'LR': 1, 'RF': 1}, also fixes how many of each kind do.
     top_m : 'auto' or int
         How many vote: a number, or as many as predict the held-out rows best together. A preset has its own counts.
     voting : 'soft', 'weighted' or 'hard'
@@ -188,6 +212,8 @@ class ESV(ClassifierMixin, BaseEstimator):
         With more rows than this the kernel machines are left out; with a preset, at the latest above the paper's 20,000.
     random_state : int, RandomState or None
         Draws folds and forests.
+    memory : None, folder or object with the interface of joblib.Memory
+        Where fits are kept; nowhere by default. A folder holds pickles: use none that others can write to.
 
     Attributes
     ----------
@@ -201,6 +227,8 @@ class ESV(ClassifierMixin, BaseEstimator):
         The voters as fitted on all rows, best first, and their shares of the vote.
     preprocess_ : transformer or None
         As fitted on all rows.
+    fit_seconds_ : list of float
+        What fitting each voter to all rows took, the first time.
     validation_rows_, validation_proba_ : (V,) and (V, C) arrays, or None
         The held-out rows and what the voters said of them before they were refitted.
     n_features_in_ : int
@@ -217,6 +245,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         class_weight="balanced",
         svm_max_samples=60_000,
         random_state=None,
+        memory=None,
     ):
         self.preprocess = preprocess
         self.candidates = candidates
@@ -226,6 +255,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         self.class_weight = class_weight
         self.svm_max_samples = svm_max_samples
         self.random_state = random_state
+        self.memory = memory
 
     def fit(self, X, y, groups=None):
         """Rank, pick and refit on X (N, D) and y (N,); rows of one group stay in one fold.
@@ -238,38 +268,43 @@ class ESV(ClassifierMixin, BaseEstimator):
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(f"expected rows of two classes or more; found one class, {self.classes_[0]}")
-        names = self._checked_names(codes)
+        names = self.usable_candidates(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 2))
         held = None if self.cv is None else self._hold_out(X, codes, groups, names, seed)
         chosen = self._choose(names, codes, held)
         self.preprocess_, features = self._preprocess(X)
-        self.estimators_ = [
-            _fit_candidate(name, features, codes, groups, self.class_weight, seed) for name in _progress(chosen, "refit")
-        ]
+        fit = check_memory(self.memory).cache(_timed_fit)
+        rows = (features, codes, groups, self.class_weight)
+        fitted = [fit(name, *rows, _seed_of(name, seed)) for name in _progress(chosen, "refit")]
+        self.estimators_, self.fit_seconds_ = map(list, zip(*fitted))
         return self
 
-    def _checked_names(self, codes):
-        "The names of the candidates that can be fitted to these rows."
+    def usable_candidates(self, y):
+        """The names of the candidates that can be fitted to rows of classes y (N,); raises `ValueError` where there are none."""
+        counts = np.unique(y, return_counts=True)[1]
         if self.voting not in ("soft", "weighted", "hard"):
             raise ValueError(f"expected voting 'soft', 'weighted' or 'hard'; found {self.voting!r}")
         asked = self.candidates
-        if isinstance(asked, str):
-            kinds = PRESETS.get(asked) or {"default": ("LR", "RF", "SVM")}.get(asked) or (asked,)
-            other = ("SVM C=5", "SVM C=10") if asked in PRESETS else ON_REQUEST
-            names = [name for name in NAMES if kind(name) in kinds and name not in other]
+        if quota := self._quota():
+            other = ("SVM C=5", "SVM C=10") + (() if quota.get("RF", 0) > 1 else ("RF 2",))
+            names = [name for name in NAMES if kind(name) in quota and name not in other]
+            names = names if set(quota) <= set(map(kind, NAMES)) else []
+        elif isinstance(asked, str):
+            kinds = ("LR", "RF", "SVM") if asked == "default" else (asked,)
+            names = [name for name in NAMES if kind(name) in kinds and name not in ON_REQUEST]
         else:
             names = [name for name in NAMES if name in list(asked)]
             names = names if len(names) == len(list(asked)) else []
         if not names:
             known = ", ".join(("default", "LR", "RF", "SVM", *PRESETS))
-            raise ValueError(f"expected candidates {known} or a list out of {', '.join(NAMES)}; found {asked!r}")
+            raise ValueError(f"expected candidates {known}, counts of kinds, or a list out of {', '.join(NAMES)}; found {asked!r}")
         limit = min(self.svm_max_samples, PAPER_SVM_ROWS) if self._quota() else self.svm_max_samples
-        machines = len(codes) <= limit and np.bincount(codes).min() >= 4
+        machines = len(y) <= limit and counts.min() >= 4
         names = [name for name in names if machines or kind(name) != "SVM"]
         if not names:
             raise ValueError(
                 f"expected at most svm_max_samples={limit} rows and 4 or more of each class for SVM alone; "
-                f"found {len(codes)} and {np.bincount(codes).min()}"
+                f"found {len(y)} and {counts.min()}"
             )
         return names
 
@@ -295,12 +330,14 @@ class ESV(ClassifierMixin, BaseEstimator):
         return splits
 
     def _quota(self):
-        "How many of each kind a preset lets vote; None without a preset."
+        "How many of each kind vote, where that is fixed."
+        if isinstance(self.candidates, dict):
+            return self.candidates
         return PRESETS.get(self.candidates) if isinstance(self.candidates, str) else None
 
     def _hold_out(self, X, codes, groups, names, seed):
         "Held-out rows (V,) and every candidate's probabilities of them (K, V, C)."
-        splits = self._splits(X, codes, groups, seed)
+        splits, foresee = self._splits(X, codes, groups, seed), check_memory(self.memory).cache(_foreseen)
         rows = np.concatenate([held for _, held in splits])
         found = [np.zeros((len(rows), len(self.classes_)), np.float32) for _ in names]
         start = 0
@@ -309,8 +346,9 @@ class ESV(ClassifierMixin, BaseEstimator):
             held_features = X[held] if preprocess is None else preprocess.transform(X[held])
             part = None if groups is None else np.asarray(groups)[train]
             for name, table in zip(_progress(names, f"fold {number} of {len(splits)}"), found):
-                fitted = _fit_candidate(name, features, codes[train], part, self.class_weight, seed)
-                table[start : start + len(held), fitted.classes_] = fitted.predict_proba(held_features)
+                fitted_to = (features, codes[train], part, self.class_weight, _seed_of(name, seed))
+                seen, said = foresee(name, *fitted_to, held_features)
+                table[start : start + len(held), seen] = said
             start += len(held)
         return rows, np.stack(found)
 
@@ -385,6 +423,11 @@ def _check_rows(X, groups):
     if groups is not None and len(groups) != len(X):
         raise ValueError(f"expected a group for each of {len(X)} rows; found {len(groups)} groups")
 
+# %% ../nbs/08_esv.ipynb #8ddd2f18
+def _seed_of(name, seed):
+    "The seed of a candidate that draws something; a logistic regression is the same for all."
+    return 0 if kind(name) == "LR" else seed
+
 # %% ../nbs/08_esv.ipynb #02821cf4
 def _progress(names, doing):
     "The names one by one; on a terminal, with a bar that says which is being fitted."
@@ -395,7 +438,7 @@ def _progress(names, doing):
             bar.set_postfix_str(name)
             yield name
 
-# %% ../nbs/08_esv.ipynb #b79e244f
+# %% ../nbs/08_esv.ipynb #0fd279d7
 _TYPES = frozenset(
     {
         "qcfer.afp.AFP",
@@ -404,11 +447,12 @@ _TYPES = frozenset(
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
         "sklearn.model_selection._split.PredefinedSplit",
+        "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
         "sklearn.tree._tree.Tree",
     }
 )
 
-# %% ../nbs/08_esv.ipynb #09566b65
+# %% ../nbs/08_esv.ipynb #30377b87
 def save(
     ensemble: ESV,  # fitted
     path: str | os.PathLike,
@@ -419,7 +463,7 @@ def save(
     import skops.io
 
     with atomic_path(path) as aside:
-        skops.io.dump(ensemble, aside, compression=ZIP_DEFLATED, compresslevel=1)
+        skops.io.dump(copy(ensemble).set_params(memory=None), aside, compression=ZIP_DEFLATED, compresslevel=1)
         if foreign := _foreign_types(aside):
             raise ValueError(f"expected an ensemble of {', '.join(sorted(_TYPES))}; found in it {foreign}: not saved")
 

@@ -193,25 +193,40 @@ def holm(
     adjusted = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
     return np.minimum(adjusted, 1)[np.argsort(order)]
 
-# %% ../nbs/09_evaluate.ipynb #f16128a2
+# %% ../nbs/09_evaluate.ipynb #674745d9
 def ladder(
-    rungs: dict,  # name -> predictions (columns as for `evaluate`, and image); the last one is the full method
+    rungs: dict,  # name -> predictions (columns as for `evaluate`, and image)
+    reference: str = "",  # the rung that the others are compared with; the last one when empty
+    cumulative: bool = False,  # compare each rung with the one before it as well
     *,
     n_boot: int = 2000,  # bootstrap draws
     seed: int = 0,  # of the draws
-) -> list:  # [{"name", "metrics", "versus_full"}], in the order given; `versus_full` is None for the full method
-    "Score every rung; `versus_full` is `compare` of the full method (A) with the rung (B), with Holm's `p_holm` over all rungs."
+) -> list:  # [{"name", "metrics", "versus_full", "versus_previous"}], in the order given
+    """Score and compare every rung.
+
+    `versus_full` is `compare` of the reference (A) with the rung (B), `versus_previous` that of the rung before; with Holm's `p_holm`
+    over the ladder. None where there is nothing to compare with. Raises `ValueError` when two rungs have other test faces.
+    """
     tests = {name: rows[rows.split == "test"] for name, rows in rungs.items()}
-    *lower, full_name = tests
-    full = tests[full_name]
-    for name in lower:
-        if tests[name].image.tolist() != full.image.tolist():
-            raise ValueError(f"expected the same test faces in the same order in {name!r} and {full_name!r}; found others")
-    options = {"n_boot": n_boot, "seed": seed}
-    versus = {name: compare(full.label, full.predicted, tests[name].predicted, full.group, **options) for name in lower}
-    for name, p_value in zip(lower, holm([result["p_permutation"] for result in versus.values()])):
-        versus[name]["p_holm"] = float(p_value)
-    return [{"name": name, "metrics": evaluate(rungs[name], **options), "versus_full": versus.get(name)} for name in rungs]
+    names, options = list(rungs), {"n_boot": n_boot, "seed": seed}
+    reference = reference or names[-1]
+    for name in names:
+        if tests[name].image.tolist() != tests[reference].image.tolist():
+            raise ValueError(f"expected the same test faces in the same order in {name!r} and {reference!r}; found others")
+    against = _family({name: (tests[reference], tests[name]) for name in names if name != reference}, options)
+    steps = _family({b: (tests[a], tests[b]) for a, b in zip(names, names[1:])} if cumulative else {}, options)
+    return [
+        {"name": name, "metrics": evaluate(rungs[name], **options), "versus_full": against.get(name), "versus_previous": steps.get(name)}
+        for name in names
+    ]
+
+
+def _family(pairs, options):
+    "`compare` for each pair of prediction tables, and Holm's p over all."
+    found = {name: compare(a.label, a.predicted, b.predicted, a.group, **options) for name, (a, b) in pairs.items()}
+    for name, p_value in zip(found, holm([result["p_permutation"] for result in found.values()])):
+        found[name]["p_holm"] = float(p_value)
+    return found
 
 # %% ../nbs/09_evaluate.ipynb #ec03d7fa
 def _paired(predictions, conditions):  # -> {condition: its test rows, sorted by image}, all of the same faces

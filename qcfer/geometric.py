@@ -446,7 +446,7 @@ def soft_mirror(
     own, trust = _sample(pixels, rows, columns), _soft(margin, 5, 25)[..., None]
     return trust * own + (1 - trust) * own[:, ::-1]
 
-# %% ../nbs/05a_geometric.ipynb #ae35b369
+# %% ../nbs/05a_geometric.ipynb #86c93acc
 class Geometric:
     """Frontalizes by a generic head (the paper's section 3.1 by other means).
 
@@ -463,9 +463,11 @@ class Geometric:
         Names the method, the body model that the head is from, and the code.
     batch_size : int
         Pictures that are worth handing over at once.
+    size : int
+        Pixels a side of a result.
     """
 
-    batch_size = 32
+    batch_size, size = 32, SIZE
 
     def __init__(self, plain: bool = False, workers: int | None = None):
         self.plain, self._workers = plain, workers or os.cpu_count()

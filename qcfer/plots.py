@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WIDTH', 'YAW_COLOURS', 'style', 'svg', 'save', 'use_svg', 'percent', 'confusion_matrix', 'per_class', 'yaw_histogram',
-           'yaw_accuracy', 'ablation', 'candidates', 'variance_curve', 'class_counts', 'projections', 'faces']
+           'yaw_accuracy', 'candidates', 'variance_curve', 'class_counts', 'projections', 'faces']
 
 # %% ../nbs/10_plots.ipynb #1f2e7662
 import io
@@ -263,29 +263,6 @@ def yaw_accuracy(
     axis.set(ylabel="accuracy (%), 95 % intervals", ylim=(0, 110), yticks=range(0, 101, 20))
     axis.set_xlim(-0.6, max(len(parts), 3) - 0.2)
     axis.set_title(f"Dashed: all test faces, {percent(whole)}")
-    return figure
-
-# %% ../nbs/10_plots.ipynb #487d33fc
-@_drawn
-def ablation(
-    rungs: list,  # [{"name", "metrics"}, ...] as `qcfer.evaluate.ladder` makes them
-):  # a Matplotlib figure
-    "The accuracy of each rung with its interval, on all test faces and, where the pose is known, on the profile subset."
-    if not rungs:
-        return _nothing("No ablation was run.")
-    figure, axis = _figure(1.1 + 0.62 * len(rungs))
-    names = [fill(rung["name"], 22) for rung in rungs]
-    profile = [rung["metrics"]["profile"]["accuracy"] for rung in rungs if "profile" in rung["metrics"]]
-    test = [rung["metrics"]["test"]["accuracy"] for rung in rungs]
-    both = len(profile) == len(rungs)
-    for part, title, colour in [(test, "all test faces", _TEST), (profile, "profile subset", _PROFILE)][: 1 + both]:
-        _interval_rows(axis, part, [colour] * len(rungs), 0.36 * (part is profile) - 0.12 * both)
-        sizes = [f"{n:,}" for n in sorted({metric["n"] for metric in part})]
-        axis.plot([], [], color=colour, linewidth=7, label=f"{title}, n = {' to '.join(sizes)}")
-    _rows(axis, names)
-    axis.set(xlabel="accuracy (%), with 95 % intervals")
-    axis.margins(x=0.08)
-    figure.legend(loc="outside upper left", ncols=2, handlelength=1.6, columnspacing=1.4)
     return figure
 
 # %% ../nbs/10_plots.ipynb #06671873

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ARCFACE_POINTS', 'SCORES', 'VERDICTS', 'similarity', 'agreement', 'residual_yaw', 'align', 'ArcFace', 'Thresholds',
-           'judge', 'reasons', 'calibrate', 'best_threshold', 'gated_accuracy']
+           'judge', 'reasons', 'face_key', 'calibrate', 'best_threshold', 'gated_accuracy']
 
 # %% ../nbs/06_quality.ipynb #95de3efb
 import os
@@ -203,12 +203,20 @@ def reasons(
             found[row] += f"; {said}" if found[row] else said
     return pd.Series(found, scores.index, dtype=object, name="reason")
 
-# %% ../nbs/06_quality.ipynb #b20f4a4b
+# %% ../nbs/06_quality.ipynb #ff94346d
+def face_key(
+    *tables: pd.DataFrame,  # with a column image, and face (its number in the set) where one picture may hold several faces
+) -> str:  # 'face' or 'image'
+    "The column by which tables of the same faces are put together."
+    return "face" if all("face" in table for table in tables) else "image"
+
+# %% ../nbs/06_quality.ipynb #edd13b34
 def _answers(scores, frontalized, reverted, split):
     "The scored faces of a split, with whether each is recognised from its frontalized picture (`new`) and from its original (`old`)."
-    columns = ["image", "label", "predicted", "group"]
+    key = face_key(scores, frontalized, reverted)
+    columns = [key, "label", "predicted", "group"]
     new, old = (table.loc[table["split"] == split, columns] for table in (frontalized, reverted))
-    both = new.merge(old, on="image", suffixes=("", "_old"), validate="one_to_one").merge(scores, on="image", validate="one_to_one")
+    both = new.merge(old, on=key, suffixes=("", "_old"), validate="one_to_one").merge(scores, on=key, validate="one_to_one")
     if both.empty:
         raise ValueError(f"expected faces of the split {split!r} with scores and with predictions from both pictures; found none")
     if (both["label"] != both["label_old"]).any():
@@ -232,7 +240,7 @@ def _spans(hits, groups, n_boot, seed):
     value = hits.mean(0)
     return {"accuracy": value, "low": low, "high": high, "gain": value - value[0], "gain_low": gain_low, "gain_high": gain_high}
 
-# %% ../nbs/06_quality.ipynb #b776ddfb
+# %% ../nbs/06_quality.ipynb #9b633628
 def calibrate(
     scores: pd.DataFrame,  # a row a frontalized picture: `image` and the score's column
     frontalized: pd.DataFrame,  # predictions from frontalized pictures: image, split, label, predicted, group; out of fold
@@ -250,7 +258,7 @@ def calibrate(
     """
     if score not in SCORES or score not in scores:
         raise ValueError(f"expected a score out of {', '.join(SCORES)} and its column; found {score!r} and columns {list(scores)}")
-    both = _answers(scores[["image", score]], frontalized, reverted, "val")
+    both = _answers(scores[[face_key(scores), score]], frontalized, reverted, "val")
     falling = score == "residual_yaw"
     grid = (np.arange(91.0) if falling else np.linspace(0, 1, 101).round(2)) if grid is None else np.asarray(grid, float)
     grid = np.sort(grid)[::-1] if falling else np.sort(grid)
@@ -267,7 +275,7 @@ def best_threshold(
     "The threshold of the highest accuracy; of several, the one that reverts least."
     return float(curve.sort_values(["accuracy", "share_reverted"], ascending=[False, True], kind="stable")["threshold"].iloc[0])
 
-# %% ../nbs/06_quality.ipynb #b98a7326
+# %% ../nbs/06_quality.ipynb #00eabad7
 def gated_accuracy(
     judged: pd.DataFrame,  # a row a frontalized picture: image, verdict
     frontalized: pd.DataFrame,  # predictions from frontalized pictures: image, split, label, predicted, group
@@ -278,7 +286,7 @@ def gated_accuracy(
     seed: int = 0,  # of the draws
 ) -> dict:  # ungated, gated, reverted: accuracy; gain: gated - ungated; each {"value", "low", "high", "n"}; share_reverted 0..1
     "Accuracy on the frontalized faces of a split: with every frontalized picture, with the accepted ones, with none."
-    both = _answers(judged[["image", "verdict"]], frontalized, reverted, split)
+    both = _answers(judged[[face_key(judged), "verdict"]], frontalized, reverted, split)
     accepted = (both["verdict"] == "accept").to_numpy()
     hits = np.column_stack([both["new"], np.where(accepted, both["new"], both["old"]), both["old"]])
     spans = _spans(hits, both["group"], n_boot, seed)

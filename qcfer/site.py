@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STYLE', 'PAGE', 'INDEX', 'TAGS', 'HEADINGS', 'ORDER', 'FOLD', 'EXTERNAL', 'build_site']
 
-# %% ../nbs/11a_site.ipynb #e3398b6b
+# %% ../nbs/11a_site.ipynb #ab6a8841
 import json
 import logging
 import os
@@ -23,13 +23,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
+from textwrap import shorten
 from urllib.parse import quote
 
 from tqdm import tqdm
 
 import qcfer
+from .comparison import comparison, models, read_runs, script, template
 
-# %% ../nbs/11a_site.ipynb #89e59287
+# %% ../nbs/11a_site.ipynb #ea0a00e4
 STYLE = """
 :root { --ink: #1d2733; --soft: #55606d; --line: #d9dee5; --link: #0b5cad; --shade: #f4f6f9 }
 * { box-sizing: border-box }
@@ -52,6 +54,7 @@ h2 { font-size: 1.4rem; margin: 2.25rem 0 .75rem }
 p, li, blockquote { max-width: 46rem }
 blockquote, .lead { margin: 0 0 1rem; color: var(--soft); font-size: 1.1rem }
 img { display: block; max-width: 100%; height: auto; margin: .5rem 0 }
+table img { max-width: none }
 .caption { color: var(--soft); font-size: .9rem; margin-top: .25rem }
 .scroll { overflow-x: auto; max-width: 100% }
 table { border-collapse: collapse; margin: .5rem 0; font-size: .95rem }
@@ -69,6 +72,30 @@ details { margin: 2.5rem 0 }
 summary { cursor: pointer; color: var(--soft) }
 footer { border-top: 1px solid var(--line); margin-top: 3rem; padding-bottom: 2rem; color: var(--soft); font-size: .85rem }
 footer p { max-width: none; overflow-wrap: anywhere }
+.broad :is(header, main, footer) { max-width: 90rem }
+.compare thead th { vertical-align: bottom; white-space: normal }
+.compare :is(th, td):first-child { position: sticky; left: 0; z-index: 1; background: #fff; box-shadow: inset -1px 0 var(--line) }
+.compare { font-size: .85rem; border-collapse: separate; border-spacing: 0 }
+.compare .narrow { display: none }
+.compare :is(th, td) { padding: .35rem .45rem }
+.compare :is(code, time), .compare td small { white-space: nowrap }
+.compare th button { font: inherit; text-align: inherit; color: inherit; background: none; border: 0; padding: 0; cursor: pointer }
+.compare th button::after { content: "\\2195"; color: var(--soft); font-weight: 400; padding-left: .3em }
+.compare [aria-sort=ascending] button::after { content: "\\2191"; color: var(--link) }
+.compare [aria-sort=descending] button::after { content: "\\2193"; color: var(--link) }
+[hidden] { display: none !important }
+select { font: inherit; color: inherit; background: #fff; max-width: 100% }
+select { border: 1px solid #8b95a1; border-radius: .3rem; padding: .25rem .4rem }
+button:focus-visible, select:focus-visible { outline: 3px solid #e69f00; outline-offset: 2px }
+.choose { max-width: none; display: flex; flex-wrap: wrap; align-items: center; gap: .25rem .75rem }
+#said { color: var(--soft); margin: .25rem 0; min-height: 1.6em }
+#change details { margin: .5rem 0 }
+@media (min-width: 46rem) { #change .num small { display: inline; padding-left: .6em } }
+#change thead th { white-space: normal }
+#change summary { color: var(--ink) }
+h3 { font-size: 1.1rem; margin: 1.5rem 0 .5rem }
+.value { overflow-wrap: anywhere; min-width: 10rem; max-width: 28rem }
+.warn { border-left: 4px solid #e69f00; padding-left: .75rem }
 @media (max-width: 46rem) {
   h1 { font-size: 1.6rem }
   .runs thead { display: none }
@@ -78,28 +105,36 @@ footer p { max-width: none; overflow-wrap: anywhere }
   .runs th, .runs td { border: 0; padding: .2rem .25rem; display: flex; gap: .75rem; text-align: left }
   .wide { max-width: none; width: 46rem }
   .runs td::before { content: attr(data-label); flex: 0 0 9rem; color: var(--soft) }
+  .compare tr > :first-child { min-width: 7.5rem; max-width: 7.5rem; overflow-wrap: anywhere }
+  .compare .narrow { display: block }
+  .compare .dataset { display: none }
+  .choose select { flex: 1 1 14rem }
+  .value { min-width: 8rem; max-width: 12rem }
+  #change tbody th { max-width: 8rem; overflow-wrap: anywhere }
 }
 """
 "The styles of the index and of the report pages; each page carries its own copy."
 
-# %% ../nbs/11a_site.ipynb #890ea646
+# %% ../nbs/11a_site.ipynb #78f92c36
 PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="generator" content="qcfer">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'
+{%- if allowed %}; script-src {{ allowed | safe }}{% endif %}">
 <title>{{ title }}</title>
 <link rel="icon" href="data:,">
 <style>{{ style | safe }}</style>
 </head>
-<body>
+<body{% if broad %} class="broad"{% endif %}>
 <a class="skip" href="#main">Skip to the content</a>
 <header>
 <nav aria-label="Site"><ul>
 <li><a class="brand" href="{{ root }}index.html">QC-FER</a></li>
-<li><a href="{{ root }}index.html"{% if not run %} aria-current="page"{% endif %}>Reports</a></li>
+<li><a href="{{ root }}index.html"{% if place == "index" %} aria-current="page"{% endif %}>Reports</a></li>
+<li><a href="{{ root }}comparison.html"{% if place == "comparison" %} aria-current="page"{% endif %}>Comparison</a></li>
 {% if method %}<li><a href="{{ root }}{{ method }}">Method</a></li>{% endif %}
 </ul></nav>
 {% if run %}<p class="crumb">{{ run.dataset }}, run {{ run.id }}</p>
@@ -117,15 +152,16 @@ PAGE = """<!doctype html>
 """
 "The frame of the index and of the report pages (Jinja, with autoescape)."
 
-# %% ../nbs/11a_site.ipynb #ccf50c7d
+# %% ../nbs/11a_site.ipynb #df33fcf4
 INDEX = """<h1>Reports</h1>
 {% if not runs %}
 <p class="lead">No finished run yet. This makes the first: <code>qcfer report folder --root PICTURES</code></p>
 {% else %}
 <p class="lead">Accuracy is the share of test faces whose expression is recognised, with its 95&nbsp;% interval;
-profile faces are turned by more than 30&deg;.</p>{% endif %}
-{% for dataset, group in runs | groupby("dataset") %}
-<h2 id="{{ dataset | urlencode }}">{{ dataset }}</h2>
+profile faces are turned by more than 30&deg;.
+The <a href="comparison.html">comparison</a> holds every run and condition in one table.</p>{% endif %}
+{% for dataset, group in runs | groupby("dataset", case_sensitive=true) %}
+<h2 id="{{ group[0].anchor }}">{{ dataset }}</h2>
 <table class="runs">
 <thead><tr><th scope="col">Run</th><th scope="col">Embedder</th><th scope="col">Pose</th>
 <th scope="col" class="num">Test accuracy</th><th scope="col" class="num">Profile accuracy</th>
@@ -136,12 +172,13 @@ profile faces are turned by more than 30&deg;.</p>{% endif %}
 {%- if run.pages %}<a href="{{ run.href }}/{{ run.pages[0].file }}">{{ run.id }}</a>{% else %}{{ run.id }}{% endif -%}
 </code>
 <small><time>{{ run.created[:10] }}</time></small></th>
-<td data-label="Embedder" class="name">{{ (run.ids.embedder or "unknown").split(" ")[0] }}</td>
-<td data-label="Pose">{{ (run.ids.pose or "none").split(":")[0] }}</td>
+<td data-label="Embedder" class="name">{{ run.embedder or "unknown" }}</td>
+<td data-label="Pose">{{ run.pose }}</td>
 {% for name, metric in (("Test", run.test), ("Profile", run.profile)) %}<td class="num" data-label="{{ name }} accuracy">
 {% if metric %}<span><strong>{{ metric.value | percent }}</strong>
-<small>{{ metric.low | percent }} to {{ metric.high | percent }}</small>
-<small>n = {{ "{:,}".format(metric.n) }}</small></span>{% else %}not measured{% endif %}</td>
+{% if metric.low is number and metric.high is number %}<small>{{ metric.low | percent }} to {{ metric.high | percent }}</small>
+{% endif %}{% if metric.n is number %}<small>n = {{ "{:,}".format(metric.n) }}</small>{% endif %}</span>
+{% else %}not measured{% endif %}</td>
 {% endfor %}<td data-label="Pages"><ul>
 {% for page in run.pages %}<li><a href="{{ run.href }}/{{ page.file }}">{{ page.name }}</a></li>
 {% endfor %}</ul></td>
@@ -150,16 +187,6 @@ profile faces are turned by more than 30&deg;.</p>{% endif %}
 </table>
 {% endfor %}"""
 "The list of runs, a table a dataset."
-
-# %% ../nbs/11a_site.ipynb #694224f4
-@cache
-def _template(source):
-    "A Jinja template that escapes every value."
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True)
-    environment.filters["percent"] = lambda share: f"{100 * share:.1f}\N{NO-BREAK SPACE}%"
-    return environment.from_string(source)
 
 # %% ../nbs/11a_site.ipynb #dcac9b53
 TAGS = frozenset(
@@ -206,11 +233,11 @@ def _description(image):
     heading = image.find_previous(HEADINGS)
     return f"Figure: {heading.get_text(' ', strip=True) if heading else 'no description'}"
 
-# %% ../nbs/11a_site.ipynb #eac97f23
+# %% ../nbs/11a_site.ipynb #6a31834f
 def _mark_numbers(table):
     "Mark the cells that hold numbers, and the heads of the columns whose last cell does."
     for cell in table("td"):
-        if re.match(r"[-+\u2212]?\d", cell.get_text(strip=True)):
+        if re.match(r"(< )?[-+\u2212]?\d", cell.get_text(strip=True)):
             cell["class"] = [*cell.get("class", []), "num"]
     first, last = table("tr")[0], table("tr")[-1]
     for head, cell in zip(first(["th", "td"]), last(["th", "td"]), strict=False):
@@ -269,11 +296,13 @@ def _read(path, parse):
         warnings.warn(f"expected JSON in {path}; found {str(error).splitlines()[0]}: left out of the pages", stacklevel=2)
         return None
 
-# %% ../nbs/11a_site.ipynb #d427ef82
-ORDER = ("overview", "posebench", "frontalization", "confusion", "profile", "tsne", "ablation")
+# %% ../nbs/11a_site.ipynb #c4c98997
+ORDER = (
+    "overview", "paper", "cross", "posebench", "frontalization", "confusion", "profile", "reliability", "tsne", "ablation"
+)
 "The reading order of the reports; others follow by name."
 
-# %% ../nbs/11a_site.ipynb #25b7fec2
+# %% ../nbs/11a_site.ipynb #f9e343ab
 def _report_pages(folder):
     "The executed notebooks of a run in reading order: each one's notebook, file name and title."
     import nbformat
@@ -288,39 +317,37 @@ def _report_pages(folder):
             prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
             heading = re.search(r"^# +(.+)", prose, re.MULTILINE)
             name = heading.group(1).strip() if heading else path.stem.capitalize()
-            pages.append({"notebook": notebook, "file": quote(f"{path.stem}.html"), "stem": path.stem, "name": name})
+            file = quote(f"{path.stem}.html", errors="surrogateescape")
+            pages.append({"notebook": notebook, "file": file, "stem": path.stem, "name": name})
     return pages
 
-# %% ../nbs/11a_site.ipynb #cba99654
-def _run(path):
-    "One run for the templates, from its record; None when that cannot be read."
-    record = _read(path, json.loads)
-    if not isinstance(record, dict):
-        return None
-    dataset, name = path.parts[-3:-1]
-    metrics = record.get("metrics", {})
-    return {
-        "dataset": dataset,
-        "id": name,
-        "href": f"reports/{quote(dataset, safe='')}/{quote(name, safe='')}",
-        "created": str(record.get("created", "")),
-        "ids": record.get("ids", {}),
-        "test": metrics.get("test", {}).get("accuracy"),
-        "profile": metrics.get("profile", {}).get("accuracy"),
-        "provenance": _provenance(dataset, name, record),
-        "pages": _report_pages(path.parent / "pages"),
-    }
+# %% ../nbs/11a_site.ipynb #a8f47e18
+def _headline(run):
+    "The condition that stands for a run in the index: raw pictures, else the first."
+    return run["conditions"].get("raw") or next(iter(run["conditions"].values()))
 
-# %% ../nbs/11a_site.ipynb #89b4a516
-def _provenance(dataset, name, record):
+
+def _shown(run):
+    "A run of `qcfer.comparison.read_runs` for the templates, with its pages."
+    condition, pages = _headline(run), _report_pages(run["folder"] / "pages")
+    dataset, name = (quote(run[key], safe="", errors="surrogateescape") for key in ("dataset", "id"))
+    href = f"reports/{dataset}/{name}"
+    about = {"anchor": dataset, "href": href, "pages": pages, "page": f"{href}/{pages[0]['file']}" if pages else ""}
+    scores = {name: condition["metrics"].get(f"{name} accuracy") for name in ("test", "profile")}
+    return run | about | scores | models(condition) | {"provenance": _provenance(run)}
+
+# %% ../nbs/11a_site.ipynb #40a6e187
+def _provenance(run):
     "Two lines for the foot of a page: which run, and what made it."
-    def listed(key):
-        return ", ".join(f"{part} {value}" for part, value in record.get(key, {}).items() if value) or "unknown"
+    def listed(group):
+        return ", ".join(f"{part} {shorten(str(value), 100)}" for part, value in run["facts"][group].items() if value) or "unknown"
 
-    code, data = (str(record.get(key) or "unknown")[:12] for key in ("git_sha", "data_sha256"))
+    made = run["facts"]["Code and data"]
+    code, data = (made.get(key, "unknown")[:12] for key in ("git_sha", "data_sha256"))
+    name, created = f"{run['dataset']}/{run['id']}", run["created"] or "unknown date"
     return [
-        f"Run {dataset}/{name} of {record.get('created', 'unknown date')}: seed {record.get('seed')}, code {code}, data {data}.",
-        f"Models: {listed('ids')}. Versions: {listed('versions')}.",
+        f"Run {name} of {created}: seed {made.get('seed', 'unknown')}, code {code}, data {data}.",
+        f"Models: {listed('Model')}. Versions: {listed('Version')}.",
     ]
 
 # %% ../nbs/11a_site.ipynb #83a633a4
@@ -414,12 +441,12 @@ def _symbol_links(pages):
                 links[name] = f"{page}#{target.partition('#')[2]}"
     return links
 
-# %% ../nbs/11a_site.ipynb #c86fbe3c
+# %% ../nbs/11a_site.ipynb #c73e93a1
 def _write_project(nbs, project):
     "Write smalldocs' project: the documented notebooks of `nbs`, what lies beside them, and the index of names for links."
     from execnb.nbio import read_nb, write_nb
 
-    shutil.copytree(nbs, project, ignore=shutil.ignore_patterns("*.ipynb", "reports", "params", "_proc", "_docs", ".*"))
+    shutil.copytree(nbs, project, ignore=shutil.ignore_patterns("*.ipynb", "reports", "params", "static", "_proc", "_docs", ".*"))
     pages = {re.sub(r"^\d+[a-z]*_", "", path.stem): path.name for path in sorted(nbs.glob("*.ipynb"))}
     for name in tqdm(pages.values(), desc="method", unit=" chapters", delay=2):
         try:
@@ -516,23 +543,35 @@ def _write_method(
         page.write_text(str(soup), encoding="utf-8")
     return first
 
-# %% ../nbs/11a_site.ipynb #3a9d5864
-def _write_pages(site, runs, method):
-    "Write the index and the report pages of the runs into the folder `site`; `method` is the method's first page, or None."
-    frame = _template(PAGE)
-    shared = {"style": STYLE, "method": method}
+# %% ../nbs/11a_site.ipynb #ebcdeac8
+def _write(path, **shown):
+    "Render one page of the site; text that no encoding has (half a surrogate pair in a name) becomes a question mark."
+    html = template(PAGE).render(style=STYLE, **shown)
+    path.write_text(html, encoding="utf-8", errors="replace")
+
+# %% ../nbs/11a_site.ipynb #fb663ca5
+def _write_reports(site, runs, method):
+    "Write the report pages of the runs."
     for run in tqdm(runs, desc="reports", unit=" runs", delay=2):
         folder = site / "reports" / run["dataset"] / run["id"]
         folder.mkdir(parents=True)
         for page in run["pages"]:
-            body = _report_body(page["notebook"], page["name"])
             title = f"{page['name']} \N{MIDDLE DOT} {run['dataset']} \N{MIDDLE DOT} QC-FER"
-            html = frame.render(title=title, body=body, run=run, here=page, root="../../../", footer=run["provenance"], **shared)
-            (folder / f"{page['stem']}.html").write_text(html, encoding="utf-8")
-    body = _template(INDEX).render(runs=runs)
+            shown = {"title": title, "body": _report_body(page["notebook"], page["name"]), "run": run, "here": page}
+            _write(folder / f"{page['stem']}.html", root="../../../", method=method, footer=run["provenance"], **shown)
+
+# %% ../nbs/11a_site.ipynb #54575870
+def _write_pages(site, runs, method):
+    "Write the index, the comparison and the report pages of the runs into the folder `site`; `method` is the method's first page, or None."
+    _write_reports(site, runs, method)
     footer = [f"Written by qcfer {qcfer.__version__}; every page works without a network."]
-    html = frame.render(title="Reports \N{MIDDLE DOT} QC-FER", body=body, run=None, root="", footer=footer, **shared)
-    (site / "index.html").write_text(html, encoding="utf-8")
+    shared = {"run": None, "root": "", "method": method, "footer": footer}
+    index = template(INDEX).render(runs=runs)
+    _write(site / "index.html", title="Reports \N{MIDDLE DOT} QC-FER", body=index, place="index", **shared)
+    element, allowed = script()
+    body = f"{comparison(runs)}\n{element}"
+    title = "Comparison \N{MIDDLE DOT} QC-FER"
+    _write(site / "comparison.html", title=title, body=body, place="comparison", allowed=allowed, broad=True, **shared)
 
 # %% ../nbs/11a_site.ipynb #7c03cbd4
 def _check_ours(site):
@@ -542,7 +581,7 @@ def _check_ours(site):
     if site.exists() and not ours and any(site.iterdir()):
         raise ValueError(f"expected pages of an earlier run in {site}; found other files: move them or choose another --out")
 
-# %% ../nbs/11a_site.ipynb #e7695aa4
+# %% ../nbs/11a_site.ipynb #58615e6e
 def build_site(
     out: str | os.PathLike = "reports",  # the folder of the run directories, <out>/<dataset>/<run-id>/
 ) -> Path:  # <out>/site/index.html
@@ -552,8 +591,7 @@ def build_site(
     """
     out = Path(out).resolve()
     _check_ours(out / "site")
-    runs = [run for run in map(_run, sorted(out.glob("*/*/run.json"))) if run]
-    runs.sort(key=lambda run: run["created"], reverse=True)
+    runs = [_shown(run) for run in read_runs(out)]
     nbs = _checkout()
     with _whole_folder(out / "site") as site:
         method = f"method/{_write_method(nbs, site / 'method')}" if nbs else None

@@ -375,6 +375,68 @@ def test_a_device_that_is_not_there(tiny_clip):
             get_embedder("open_clip:{}@{}".format(*tiny_clip), device)
 
 
+# Random weights, and how many there are
+
+
+def test_random_weights_are_the_librarys_own_by_seed_and_the_id_says_so():
+    timm = pytest.importorskip("timm")
+    before = torch.get_rng_state()
+    model = get_embedder("timm:resnet18?random=7")
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(7)
+    network = timm.create_model("resnet18", pretrained=False, num_classes=0).eval()
+    torch.set_rng_state(before)
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(network), is_training=False)
+    images = pictures(3)
+    with torch.inference_mode():
+        expected = unit(network(torch.stack([transform(image) for image in images])))
+    np.testing.assert_allclose(model.embed(images), expected, atol=1e-6)
+    assert model.id.startswith("timm:resnet18 random weights seed 7 weights=") and model.id.endswith(" l2")
+    assert get_embedder("timm:resnet18?random=7").id == model.id != get_embedder("timm:resnet18?random=8").id
+
+
+def test_a_random_clip_model_is_seeded_too(tiny_clip):
+    specs = [f"open_clip:{tiny_clip[0]}?random={seed}" for seed in (0, 0, 1)]
+    first, again, other = (get_embedder(spec) for spec in specs)
+    np.testing.assert_array_equal(first.embed(pictures(2)), again.embed(pictures(2)))
+    assert first.id == again.id != other.id and "random weights seed 0" in first.id
+
+
+def test_plumbing_is_told_from_results_by_spec_and_by_id(lite0, tiny_clip, tmp_path):
+    local = tmp_path / "x random weights seed 1 ?random=0.pt"
+    local.write_bytes(tiny_clip[1].read_bytes())
+    random = get_embedder("timm:test_vit?random=0")
+    assert embed.is_plumbing("timm:test_vit?random=0") and embed.is_plumbing(random.id)
+    for trained in ("effnet_lite0", lite0.id, "timm:resnet50", "open_clip:ViT-L-14/openai", f"open_clip:{tiny_clip[0]}@{local}"):
+        assert not embed.is_plumbing(trained), trained
+    assert not embed.is_plumbing(get_embedder(f"open_clip:{tiny_clip[0]}@{local}").id)
+
+
+@pytest.mark.parametrize("spec", ["timm:resnet18?random=", "timm:resnet18?random=-1", "timm:x?seed=1", "open_clip:ViT-B-32?random=x"])
+def test_random_weights_need_a_seed(spec):
+    with pytest.raises(ValueError, match="random=SEED .*found '"):
+        get_embedder(spec)
+
+
+def test_parameters_are_those_of_the_network_that_makes_the_vectors(lite0, tiny_clip):
+    timm = pytest.importorskip("timm")
+
+    def count(network):
+        return sum(tensor.numel() for tensor in network.parameters())
+
+    assert lite0.parameters == count(timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0))
+    model = get_embedder("open_clip:{}@{}".format(*tiny_clip))
+    assert model.parameters == count(model.network.visual) < count(model.network)
+    assert get_embedder("timm:resnet18?random=0").parameters == count(timm.create_model("resnet18", pretrained=False, num_classes=0))
+    assert embed.Embedder.parameters is None
+
+
+def test_a_network_with_a_classifier_of_its_own():
+    pytest.importorskip("timm")
+    network = embed.timm_network("timm:test_vit?random=0", classes=7)
+    assert network(torch.zeros(2, 3, 160, 160)).shape == (2, 7)
+
+
 # Published weights, as the Hugging Face cache keeps them; a process of its own, for the libraries read their settings once
 
 

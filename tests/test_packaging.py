@@ -25,6 +25,8 @@ def test_the_wheel_holds_the_package_its_templates_and_nothing_else(wheel):
     expected = {f"qcfer/{path.name}" for path in (ROOT / "qcfer").glob("*.py")}
     expected |= {f"qcfer/reports/{path.name}" for path in (ROOT / "nbs/reports").glob("*.ipynb")}
     expected |= {f"qcfer/params/{path.name}" for path in (ROOT / "nbs/params").glob("*.yaml")}
+    expected |= {f"qcfer/prompts/{path.name}" for path in (ROOT / "nbs/prompts").glob("*.yaml")}
+    expected |= {f"qcfer/static/{path.name}" for path in (ROOT / "nbs/static").glob("*.js")}
     assert names == expected
 
 
@@ -32,8 +34,9 @@ def test_the_package_runs_from_the_wheel_alone(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "import qcfer.report as report, qcfer.site as site\n"
+        "import qcfer.comparison as comparison, qcfer.report as report, qcfer.review as review, qcfer.site as site\n"
         "assert 'site/qcfer' in report.__file__\n"
+        "assert 'site/qcfer' in str(report.resources('static')) and comparison.script() and review._assets()\n"
         "print(sorted(path.name for path in report.resources('reports').iterdir()), site._checkout())"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
@@ -60,7 +63,8 @@ def test_parameter_files_are_accepted_by_the_pipeline():
 
 
 def test_a_stage_imports_only_stages_above_it():
-    order = [path.stem.split("_", 1)[1] for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb"))]
+    chapters = [path for path in sorted((ROOT / "nbs").glob("[0-9]*.ipynb")) if "default_exp" in path.read_text()]
+    order = [path.stem.split("_", 1)[1] for path in chapters]
     for position, module in enumerate(order):
         source = (ROOT / "qcfer" / f"{module}.py").read_text()
         for imported in re.findall(r"^\s*from (?:qcfer)?\.(\w+) import", source, re.MULTILINE):

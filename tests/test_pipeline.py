@@ -18,7 +18,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from qcfer.cartoons import draw_faces
 from qcfer.datasets import prepare
 from qcfer.labels import CLASSES
-from qcfer.pipeline import RUNGS, Config, Meter, run, run_id
+from qcfer.pipeline import Config, Meter, main_condition, run, run_id
 from qcfer.report import Run, make_pages, open_run
 
 QUICK = {"candidates": "LR"}
@@ -57,8 +57,8 @@ def test_the_record_says_what_the_run_depends_on(done):
     assert record["ids"] == {"pose": "none", "frontalizer": "none", "embedder": record["ids"]["embedder"]}
     assert record["rejected"] == 1
     assert "root" not in record["config"]
-    assert [rung["name"] for rung in record["ablation"]][-3:] == list(RUNGS)
-    assert set(record["timings_s"]) == set(record["peak_memory_mb"]) >= {"prepare", "embed", f"train: {RUNGS[-1]}"}
+    assert [rung["name"] for rung in record["ladders"]["modules"]["rungs"]] == ["embedding + LR", "+ AFP", "+ ESV (full)"]
+    assert set(record["timings_s"]) == set(record["peak_memory_mb"]) >= {"prepare", "embed", "train", "ladders"}
     assert min(record["peak_memory_mb"].values()) > 50
 
 
@@ -68,6 +68,38 @@ def test_predictions_cover_every_split_and_condition_once(done):
     assert set(rows.query("condition == 'raw'")["split"]) == {"val", "test"}
     sizes = done.manifest["split"].value_counts()
     assert (rows.query("split == 'test'").groupby("condition").size() == sizes["test"]).all()
+
+
+def test_the_ladders_top_is_the_run_itself(done):
+    ladders = done.record["ladders"]
+    for ladder in ladders.values():
+        full = next(rung for rung in ladder["rungs"] if rung["name"] == ladder["reference"])
+        assert full["metrics"] == done.metrics and full["versus_full"] is None
+        for rung in ladder["rungs"]:
+            assert (rung["versus_previous"] is not None) == (ladder["cumulative"] and rung is not ladder["rungs"][0])
+            if rung is not full:
+                gain = rung["metrics"]["test"]["accuracy"]["value"] - full["metrics"]["test"]["accuracy"]["value"]
+                assert rung["versus_full"]["value"] == pytest.approx(gain)
+                assert rung["versus_full"]["p_holm"] >= rung["versus_full"]["p_permutation"]
+
+
+def test_costs_are_those_of_the_whole_method(done):
+    costs = done.record["costs"]
+    assert costs["trainable_parameters"] == 7 * done.record["afp"]["n_components"] + 7  # one logistic regression
+    assert costs["embed_ms"] > 0 and costs["train_s"] > 0 and costs["peak_memory_mb"] > 50
+
+
+@pytest.mark.parametrize(
+    "conditions, main",
+    [([], "raw"), (["geometric"], "geometric"), (["plain", "mirrored+raw", "geometric+raw", "qwen"], "qwen"), (["geometric+raw"], "raw")],
+)
+def test_the_ladders_stand_on_the_first_frontalizer(conditions, main):
+    assert main_condition(conditions) == main
+
+
+def test_an_unknown_ladder_is_named():
+    with pytest.raises(ValueError, match="expected ladders out of modules.*found tables"):
+        Config("folder", "x", ladders=["tables"])
 
 
 def test_a_finished_run_is_not_made_again(done, faces):
@@ -135,7 +167,7 @@ def test_kill_in_embedding_and_in_training_then_the_same_numbers(done, faces, tm
     _kill_when(_train(faces, tmp_path), lambda: len(list((tmp_path / "cache" / "embeddings").rglob("part-*.arrow"))) >= 1)
     kept = set(_stored_keys(tmp_path))
     assert 0 < len(kept)
-    _kill_when(_train(faces, tmp_path), lambda: list((tmp_path / "cache" / "runs").rglob("rung-1.parquet")))
+    _kill_when(_train(faces, tmp_path), lambda: list((tmp_path / "cache" / "rungs").glob("*/facts.json")))
     assert not list(tmp_path.glob("folder/*/run.json"))
     process = _train(faces, tmp_path)
     record = Path(process.communicate()[0].decode().split()[-1])
@@ -171,14 +203,14 @@ def test_pages_are_made_once_and_hold_no_path_of_the_machine(done):
     here = os.getcwd()
     pages = make_pages(done.path)
     assert os.getcwd() == here  # a relative --out must still mean the same folder
-    assert sorted(page.stem for page in pages) == ["ablation", "confusion", "overview", "profile", "tsne"]
+    assert sorted(page.stem for page in pages) == ["ablation", "confusion", "overview", "paper", "profile", "reliability", "tsne"]
     stamps = [page.stat().st_mtime_ns for page in pages]
     for page in pages:
         text = page.read_text()
         assert "test faces are recognised" in text
         cells = json.loads(text)["cells"]
         assert str(done.path.parent.parent) not in json.dumps([cell["source"] for cell in cells])
-        assert "image/svg+xml" in text
+        assert "image/svg+xml" in text or page.stem == "paper"  # drawn faces have no number in the paper
     assert [page.stat().st_mtime_ns for page in make_pages(done.path)] == stamps
 
 
@@ -334,3 +366,44 @@ def test_a_wrong_condition_is_named_before_any_work(posebench_set, tmp_path):
         run(Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=["angelic"]), tmp_path)
     with pytest.raises(ValueError, match="expected a threshold embedder from 0 to 1"):
         Config("folder", "x", gate={"embedder": 2})
+
+
+def test_several_faces_in_one_picture_keep_their_own_answers(posebench_set, tmp_path):
+    "As in ExpW: two faces share a picture, and the gate, the sweep and the tables must not mix them up."
+    from qcfer.ablate import prediction_rows
+    from qcfer.curves import threshold_sweep
+    from qcfer.quality import calibrate, gated_accuracy
+
+    rng = np.random.default_rng(0)
+    n = 400
+    manifest = pd.DataFrame({"image": [f"{i // 2}.jpg" for i in range(n)], "label": rng.integers(0, 7, n), "yaw": rng.uniform(-90, 90, n)})
+    manifest = manifest.assign(group=manifest["image"], face=np.arange(n), split=np.repeat(["val", "test"], n // 2))
+    raw, new = (prediction_rows(manifest, np.eye(7)[guess], guess) for guess in rng.integers(0, 7, (2, n)))
+    turned = (manifest["yaw"].abs() > 30).to_numpy()
+    scores = manifest[turned].assign(embedder=rng.random(turned.sum()), verdict="accept")
+    shuffled = new.sample(frac=1, random_state=1)
+    expected = (new["predicted"] == new["label"])[turned & (manifest["split"] == "test")].mean()
+    assert gated_accuracy(scores, shuffled, raw)["ungated"]["value"] == pytest.approx(expected)
+    assert calibrate(scores, shuffled, raw)["n"].iloc[0] == (turned & (manifest["split"] == "val")).sum()
+    swept = [row for row in threshold_sweep(raw, shuffled) if row["split"] == "test" and row["threshold"] == 30]
+    mixed = np.where(turned, new["predicted"], raw["predicted"])
+    assert swept[0]["accuracy"]["value"] == pytest.approx((mixed == manifest["label"])[n // 2 :].mean())
+
+
+def test_refined_moves_embeddings_and_makes_no_pictures(posebench_set, tmp_path, monkeypatch):
+    from functools import partial
+
+    import qcfer.refined
+
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "user-cache"))
+    small = partial(qcfer.refined.Refined, training=qcfer.refined.Training(people=6, turns=2))
+    monkeypatch.setattr(qcfer.refined, "Refined", small)
+    conditions = ["refined", "refined+raw"]
+    config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=conditions)
+    done = Run(run(config, tmp_path / "out"))
+    record = done.record
+    assert list(record["conditions"]) == ["raw", "oracle", "refined", "refined+raw"]
+    assert record["frontalizers"]["refined"].startswith("refined:6x2@") and "geometric:" in record["frontalizers"]["refined"]
+    assert "gate" not in record["conditions"]["refined"] and not list(done.path.glob("pairs-*"))
+    assert set(record["posebench"]["fidelity"]["refined"]) == {"expression", "identity"}
+    assert "refined" in next(page for page in make_pages(done.path) if page.stem == "frontalization").read_text()

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from qcfer import plots, posebench_plots
-from qcfer.evaluate import confusion, evaluate, ladder
+from qcfer.evaluate import confusion, evaluate
 from qcfer.labels import CLASSES, COLOURS
 from qcfer.pose import YAW_BINS
 
@@ -33,7 +33,6 @@ def predictions(n=600, seed=0, classes=range(7), hit=0.6):
 TABLE = predictions()
 METRICS = evaluate(TABLE, n_boot=200)
 MATRIX = confusion(TABLE.label, TABLE.predicted)
-RUNGS = ladder({"embedding + LR": predictions(hit=0.5), "+ AFP": predictions(hit=0.55), "+ ESV": TABLE}, n_boot=200)
 CANDIDATES = [
     {"name": "LR C=1", "accuracy": 0.471, "selected": True, "weight": 0.4},
     {"name": "RF", "accuracy": 0.412, "selected": False, "weight": 0.0},
@@ -76,7 +75,6 @@ FIGURES = {
     "per_class": lambda: plots.per_class(METRICS["test"]),
     "yaw_histogram": lambda: plots.yaw_histogram(TABLE.yaw),
     "yaw_accuracy": lambda: plots.yaw_accuracy(METRICS),
-    "ablation": lambda: plots.ablation(RUNGS),
     "candidates": lambda: plots.candidates(CANDIDATES),
     "variance_curve": lambda: plots.variance_curve(VARIANCE, 40),
     "variance_curve_to_its_end": lambda: plots.variance_curve(VARIANCE, 64),
@@ -286,27 +284,8 @@ def test_what_a_run_lacks_is_said_in_its_figure():
     assert words(plots.yaw_accuracy(without)) == ["The head pose of the test faces is not known."]
     for yaw in ([np.nan], []):
         assert words(plots.yaw_histogram(yaw)) == ["The head pose of these faces is not known."]
-    assert words(plots.ablation([])) == ["No ablation was run."]
     assert words(plots.projections(POINTS[:0])) == ["No projection was made."]
     assert words(plots.faces([], [])) == ["No faces to show."]
-
-
-def test_ablation_draws_test_and_profile_for_each_rung():
-    figure = plots.ablation(RUNGS)
-    found = [line[:2] for line in intervals(figure.axes[0])]
-    parts = [rung["metrics"][key]["accuracy"] for key in ("test", "profile") for rung in RUNGS]
-    assert found == [(100 * part["low"], 100 * part["high"]) for part in parts]
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["embedding + LR", "+ AFP", "+ ESV"]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["all test faces, n = 600", f"profile subset, n = {RUNGS[0]['metrics']['profile']['accuracy']['n']}"]
-
-
-def test_ablation_without_pose_draws_the_test_set_alone():
-    rungs = [{"name": "a rather long name of a rung", "metrics": {"test": METRICS["test"]}}]
-    figure = plots.ablation(rungs)
-    assert len(intervals(figure.axes[0])) == 1
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["all test faces, n = 600"]
-    assert "a rather long name of\na rung" in words(figure)
 
 
 def test_candidates_stand_best_first_and_the_chosen_are_filled():

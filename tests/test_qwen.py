@@ -17,7 +17,7 @@ from qcfer import qwen
 from qcfer.datasets import FaceImages
 from qcfer.files import WeightsError, file_sha256
 from qcfer.frontalize import frontalize_faces, get_prompt
-from qcfer.pfn import find_frontalizer
+from qcfer.pfn import find_frontalizer, frontalize_set, prompt_conditions, side_by_side
 from qcfer.qwen import PRESETS, Preset, Qwen
 
 TRIAL = Preset(batch_size=3, steps=2, dtype="float32")
@@ -174,6 +174,28 @@ def test_through_the_job(edit, plus, kind, tmp_path):
     assert table["status"].tolist() == ["done", "kept", "done", "done", "kept"]
     with Image.open(tmp_path / "out" / table["file"][0]) as picture:
         np.testing.assert_array_equal(np.asarray(picture), call(backend, [images[0]], images.keys[:1])[0])
+
+
+def test_one_run_of_two_prompts_and_two_seeds_makes_four_sets_of_pictures(models, tmp_path):
+    faces = pictures(*[(24, 24)] * 4)
+    for index, image in enumerate(faces):
+        image.save(tmp_path / f"{index}.png")
+    rows = [{"image": f"{index}.png", "sha256": file_sha256(tmp_path / f"{index}.png"), "label": index} for index in range(4)]
+    manifest = pd.DataFrame(rows).assign(split="test")
+    images, poses, landmarks = FaceImages(manifest, tmp_path), np.array([[60, 0, 0]] * 3 + [[0, 0, 0]]), np.full((4, 68, 2), np.nan)
+    shared = {"preset": TRIAL, "device": "cpu", "seed": 1}
+    names = [f"qwen:{models['edit']}{query}" for query in ("", "?prompt=single_sentence", "?seed=2", "?without=expression,local&seed=2")]
+    made = {name: frontalize_set(find_frontalizer(name, **shared), images, poses, landmarks, tmp_path / "out") for name in names}
+    assert len({found for _, _, found in made.values()}) == 4
+    seen = [[np.asarray(turned[row]).tobytes() for turned, _, _ in made.values()] for row in range(4)]
+    assert [len(set(row)) for row in seen] == [4, 4, 4, 1]  # the last face is not turned
+    backend = find_frontalizer(names[3], **shared)
+    assert (backend.seed, backend.prompt) == (2, get_prompt("constrained-expression-local"))
+    again = frontalize_faces(backend, images, poses, landmarks, tmp_path / "out" / "cache" / "frontalized", limit=0)
+    assert again["status"].tolist() == ["done", "done", "done", "kept"]
+    letters = prompt_conditions(list(made))
+    sheet = side_by_side(manifest, images, {letters[name]: made[name][0] for name in letters})
+    assert "".join(letters.values()) == "ABCD" and sheet.count("<img") == 3 * 5
 
 
 # Ways to load

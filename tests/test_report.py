@@ -213,7 +213,7 @@ def page_of(site, run):
 
 def test_only_runs_on_posebench_have_its_page(site, bench):
     others = {template.stem for template in report._templates(open_run().path)}
-    assert others == {"ablation", "confusion", "overview", "profile", "tsne"}
+    assert others == {"ablation", "confusion", "overview", "paper", "profile", "reliability", "tsne"}
     assert {template.stem for template in report._templates(bench.path)} - others == {"posebench"}
     overview = BeautifulSoup((site / "reports/posebench/bench/overview.html").read_text(encoding="utf-8"), "html.parser")
     assert [link.get_text() for link in overview("nav")[1]("a")] == ["Overview", "PoseBench", "Profile"]

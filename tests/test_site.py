@@ -192,7 +192,7 @@ def soup_of(path):
 
 
 def reports(site):
-    return [site / "index.html", *sorted((site / "reports").rglob("*.html"))]
+    return [site / "index.html", site / "comparison.html", *sorted((site / "reports").rglob("*.html"))]
 
 
 # ---- every page, in a browser
@@ -200,7 +200,7 @@ def reports(site):
 
 def test_every_page_is_whole_and_fits(site, reader):
     pages = sorted(site.rglob("*.html"))
-    assert len(reports(site)) == 6
+    assert len(reports(site)) == 7
     for path in pages:
         page = reader.open(path)
         report = page.evaluate("""() => ({
@@ -346,7 +346,8 @@ def test_the_code_is_folded_and_whole(site, executed):
 def test_names_and_labels_are_text_on_every_page(site):
     for path in reports(site):
         page = soup_of(path)
-        assert page("script") == [] and page("iframe") == []
+        allowed = 2 if path.name == "comparison.html" else 0  # its data and its script, whose hash the page's policy names
+        assert len(page("script")) == allowed and page("iframe") == []
         assert [tag for tag in page(True) if any(name.startswith("on") for name in tag.attrs)] == []
         assert "default-src 'none'" in page.find("meta", {"http-equiv": "Content-Security-Policy"})["content"]
     page = soup_of(site / "reports" / EVIL / "abcdef012345" / "overview.html")
@@ -447,11 +448,18 @@ def reports_only(monkeypatch):
     monkeypatch.setattr(qcfer.site, "_checkout", lambda: None)
 
 
+def static():
+    "The folder of the scripts, in the checkout or in the installed package."
+    package = Path(qcfer.site.__file__).parent
+    return package / "static" if (package / "static").is_dir() else package.parent / "nbs" / "static"
+
+
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     "Runs code with a copy of the package outside any checkout, as a wheel would put it."
     library = tmp_path_factory.mktemp("lib")
     shutil.copytree(Path(qcfer.site.__file__).parent, library / "qcfer")
+    shutil.copytree(static(), library / "qcfer" / "static", dirs_exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(library)}
 
     def start(code, folder):
@@ -473,9 +481,49 @@ def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand, report
     with pytest.warns(UserWarning) as caught:
         index = soup_of(build_site(tmp_path))
     named = [str(warning.message) for warning in caught if "left out of the pages" in str(warning.message)]
-    assert len(named) == 2 and "tsne.ipynb" in named[0] and "bbbb" in named[1]
+    assert len(named) == 2 and "bbbb" in named[0] and "tsne.ipynb" in named[1]
     assert [cell.code.get_text() for cell in index("th", scope="row")] == ["aaaa"]
     assert [link.get_text() for link in index.main.ul("a")] == ["Overview"]
+
+
+def test_a_run_across_datasets_is_shown_like_any_other(tmp_path, by_hand, reports_only):
+    write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand)])
+    write_run(tmp_path, "folder-to-other", "cccc", "2026-11-22T10:00:00+00:00", 0.5, pages=[("cross", by_hand)])
+    path = tmp_path / "folder-to-other" / "cccc" / "run.json"
+    scores = {"test": value(0.4, 900)}
+    record = json.loads(path.read_text()) | {"config": {"train": "folder", "test": "other"}, "cross": {"raw": scores}}
+    del record["metrics"]
+    path.write_text(json.dumps(record))
+    index = soup_of(build_site(tmp_path)).main
+    assert [heading.get_text() for heading in index("h2")] == ["folder", "folder-to-other"]
+    assert "40.0 %" in index("tr")[-1].get_text().replace("\xa0", " ") and index("tr")[-1].ul.a.get_text() == "Cross"
+    assert (tmp_path / "site" / "reports" / "folder-to-other" / "cccc" / "cross.html").is_file()
+
+
+HOSTILE = [
+    {"metrics": []},
+    {"metrics": {"test": [1]}, "ids": 7, "versions": "x", "created": 5, "config": None, "counts": [[]]},
+    {"conditions": {"raw": None, SCRIPT: {"metrics": {"test": {"accuracy": {"value": 1e999, "n": "many"}}}, "ids": []}}},
+    {"metrics": {"test": {"accuracy": {"value": 0.5, "low": [], "high": None, "n": 10**400}}}, "ids": {"embedder": {"a": [SCRIPT]}}},
+    {"cross": {"raw": {"test": 5}}, "versus_raw": 3, "seed": {"deep": SCRIPT}},
+    {"metrics": {"test": {}}, "created": "\ud800", "code": "\udfff+\udfff", "config": {"__proto__": {"constructor": "\ud800"}}},
+]
+
+
+def test_no_record_breaks_a_page(tmp_path, reader, reports_only):
+    for place, record in enumerate(HOSTILE):
+        (tmp_path / "set" / f"run{place}").mkdir(parents=True)
+        (tmp_path / "set" / f"run{place}" / "run.json").write_text(json.dumps(record))
+    odd = tmp_path / os.fsdecode(b"caf\xe9 #1%") / "r\"'>"  # no UTF-8
+    odd.mkdir(parents=True)
+    (odd / "run.json").write_text(json.dumps({"metrics": {"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}}))
+    with pytest.warns(UserWarning, match="run0"):
+        index = build_site(tmp_path)
+    for path in (index, index.with_name("comparison.html")):
+        page = reader.open(path)
+        assert page.evaluate("document.scrollingElement.scrollWidth - document.documentElement.clientWidth") == 0
+    assert page.evaluate("document.body.dataset.ready") == "yes"
+    assert len(soup_of(index.with_name("comparison.html")).table.tbody("tr")) == 7
 
 
 def test_no_run_at_all_says_how_to_make_one(tmp_path, reports_only):
@@ -528,8 +576,9 @@ def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, i
         assert builder.communicate(timeout=120)[0].strip() == "None"
     assert builder.returncode == 0
     site = tmp_path / "reports" / "site"
-    assert len(list(site.rglob("*.html"))) == 6
-    assert [link.get_text() for link in soup_of(site / "index.html").nav("a")] == ["QC-FER", "Reports"]
+    assert len(list(site.rglob("*.html"))) == 7
+    assert [link.get_text() for link in soup_of(site / "index.html").nav("a")] == ["QC-FER", "Reports", "Comparison"]
+    assert len(soup_of(site / "comparison.html")("tr")) == 4
 
 
 def test_the_modules_import_is_light():

@@ -1,0 +1,248 @@
+"""The ladder engine: the same numbers as plain estimators, nothing from the test set, nothing twice, nothing lost."""
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit
+
+from qcfer.ablate import (
+    AS_SELECTED,
+    LADDERS,
+    ONE_LR,
+    PROBABILITIES,
+    Method,
+    can_be_fitted,
+    choices_ladder,
+    extractor_ladder,
+    fit_methods,
+    parameter_count,
+    pca_ladder,
+    seeds_ladder,
+    val_fold,
+)
+from qcfer.afp import AFP
+from qcfer.esv import ESV
+
+LR = Method(esv={"candidates": ["LR C=0.1", "LR C=10"]})
+
+
+@pytest.fixture(autouse=True)
+def own_memory(tmp_path, monkeypatch):
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "user-cache"))
+
+
+@pytest.fixture(scope="module")
+def data():
+    rng = np.random.default_rng(5)
+    label = rng.integers(0, 7, 900)
+    features = (np.eye(7)[label] @ rng.normal(size=(7, 30)) + 2 * rng.normal(size=(900, 30))).astype(np.float32)
+    faces = pd.DataFrame({"image": [f"{i}.png" for i in range(900)], "label": label, "group": [f"g{i // 2}" for i in range(900)]})
+    faces["sha256"] = [f"{i:064x}" for i in range(900)]
+    return features, faces.assign(split=np.repeat(["train", "val", "test"], [500, 160, 240]))
+
+
+def fit(methods, data, out, **options):
+    features, faces = data
+    return fit_methods(methods, lambda condition, embedder: features, faces, out, **options)
+
+
+def test_a_rung_is_what_the_plain_estimator_says(data, tmp_path):
+    features, faces = data
+    rung = fit([LR], data, tmp_path, keep_models=True)[0]
+    known, fold = (faces["split"] != "test").to_numpy(), np.repeat([-1, 0], [500, 160])
+    plain = ESV(AFP(random_state=0), **LR.esv, cv=PredefinedSplit(fold), random_state=0)
+    plain.fit(features[known], faces["label"][known], groups=faces["group"][known])
+    test = rung.predictions.query("split == 'test'")
+    assert test["image"].tolist() == faces["image"][~known].tolist()
+    np.testing.assert_allclose(test[PROBABILITIES], plain.predict_proba(features[~known]), atol=1e-6)
+    assert rung.facts["members"] == [row["name"] for row in plain.candidates_ if row["selected"]]
+    assert rung.model.is_file() and rung.facts["n_components"] == 30
+
+
+def test_the_yardstick_is_one_kernel_machine(data, tmp_path):
+    from sklearn.pipeline import make_pipeline
+    from sklearn.svm import SVC
+
+    features, faces = data
+    method = LADDERS["reference"].methods(Method())["reference: SVC"]
+    rows = fit([method], data, tmp_path)[0].predictions
+    known = (faces["split"] != "test").to_numpy()
+    plain = make_pipeline(AFP(normalize=False, scaling="standard"), SVC(C=5, break_ties=True)).fit(features[known], faces["label"][known])
+    assert (rows["predicted"] == plain.predict(features[~known])).mean() > 0.99
+    assert rows[PROBABILITIES].isna().all(axis=None)
+
+
+def test_the_test_set_has_no_say(data, tmp_path):
+    "Other test faces with other labels: the same voters, the same choice on val, the same trained numbers."
+    features, faces = data
+    test = (faces["split"] == "test").to_numpy()
+    rng = np.random.default_rng(1)
+    other = np.where(test[:, None], rng.normal(size=features.shape) * 50, features).astype(np.float32)
+    swapped = faces.assign(label=np.where(test, rng.permutation(faces["label"]), faces["label"]))
+    whole = Method(esv={"candidates": ["LR C=0.1", "LR C=10", "SVM C=1"]})
+    one, two = fit([whole], data, tmp_path / "a")[0], fit([whole], (other, swapped), tmp_path / "b")[0]
+    for name in ("members", "validation_accuracy", "n_components", "variance", "parameters", "candidates"):
+        assert one.facts[name] == two.facts[name], name
+    held = [rung.predictions.query("split == 'val'")[PROBABILITIES].to_numpy() for rung in (one, two)]
+    np.testing.assert_array_equal(*held)
+
+
+def test_a_planted_leak_is_caught(data, tmp_path):
+    "A test picture copied into train under another name, group and label; then a person in both."
+    features, faces = data
+    planted = faces.copy()
+    planted.loc[3, "sha256"] = planted.loc[890, "sha256"]
+    with pytest.raises(ValueError, match="found a picture in both"):
+        fit([LR], (features, planted), tmp_path)
+    with pytest.raises(ValueError, match="found a group in both"):
+        fit([LR], (features, faces.assign(group=faces["group"].where(faces.index != 899, "g0"))), tmp_path)
+    assert not (tmp_path / "cache" / "rungs").exists()
+    fit([LR], (features, planted), tmp_path, leaks=True)  # asked for, to show what copies do
+
+
+def test_a_leak_in_selection_would_show_in_the_val_accuracy(data, tmp_path):
+    "The engine's own val rows against rows that a leak put there: features that give the label away raise it to 1."
+    features, faces = data
+    honest = fit([LR], data, tmp_path / "a")[0].facts["validation_accuracy"]
+    given_away = np.hstack([features, 30 * np.eye(7, dtype=np.float32)[faces["label"]]])
+    leaky = fit([LR], (given_away, faces), tmp_path / "b")[0].facts["validation_accuracy"]
+    assert leaky > 0.99 > 0.9 > honest
+
+
+def test_nothing_is_fitted_twice(data, tmp_path, monkeypatch):
+    import qcfer.esv
+
+    fitted, original = [], qcfer.esv._fit_candidate
+    monkeypatch.setattr(qcfer.esv, "_fit_candidate", lambda name, X, *rest: fitted.append((name, X.shape)) or original(name, X, *rest))
+    both = LR.changed({"esv": {"top_m": 2}})
+    ladder = list(LADDERS["modules"].methods(both).values())
+    first = fit(ladder, data, tmp_path)
+    count = len(fitted)
+    assert len(set(fitted)) <= count
+    again = fit(ladder, data, tmp_path)
+    assert [rung.folder for rung in first] == [rung.folder for rung in again] and len(fitted) == count
+    hard = both.changed({"esv": {"voting": "hard"}})  # other votes of the same candidates
+    fit([hard], data, tmp_path)
+    assert len(fitted) == count
+
+
+def test_whatever_matters_makes_another_rung(data, tmp_path):
+    features, faces = data
+    rungs = fit([LR, LR.changed({"seed": 1}), LR.changed({"afp": {"whiten": True}}), LR.changed({"split": 1})], data, tmp_path)
+    rungs += fit([LR], (features + 1, faces), tmp_path)
+    rungs += fit([LR], (features, faces.assign(label=(faces["label"] + 1) % 7)), tmp_path)
+    assert len({rung.folder for rung in rungs}) == len(rungs)
+    same = fit([replace(LR, condition="geometric", embedder="other")], data, tmp_path)  # equal features are equal, whatever made them
+    assert same[0].folder == rungs[0].folder
+
+
+def test_other_val_faces_keep_groups_whole_and_the_size(data):
+    _, faces = data
+    known = faces[faces["split"] != "test"]
+    folds = [val_fold(faces, split) for split in (None, 1, 2)]
+    for fold in folds:
+        assert 0.8 < (fold == 0).sum() / 160 < 1.25
+        assert not set(known["group"][fold == 0]) & set(known["group"][fold == -1])
+    assert (folds[1] != folds[2]).any()
+
+
+@pytest.mark.parametrize("name", LADDERS)
+def test_built_in_ladders_end_in_the_whole_method_where_they_say_so(name):
+    whole = Method("geometric", esv={"voting": "weighted"}, seed=3)
+    ladder = LADDERS[name]
+    rungs = ladder.methods(whole)
+    assert ladder.reference in rungs and all(rung.seed == 3 for rung in rungs.values())
+    if ladder.cumulative:
+        assert list(rungs)[-1] == ladder.reference and rungs[ladder.reference] == whole
+        assert [rung.condition for rung in rungs.values()] == ["raw"] + ["geometric"] * (len(rungs) - 1)
+    unturned = ladder.methods(Method())
+    assert "+ PFN" not in unturned and "+ pose normalization" not in unturned
+
+
+def test_components_change_one_thing_at_a_time():
+    rungs = LADDERS["components"].methods(Method("geometric"))
+    settings = [(rung.condition, rung.afp, rung.esv) for rung in rungs.values()]
+    changed = [sum(one != two for one, two in zip(before, after)) for before, after in zip(settings, settings[1:])]
+    assert changed == [1, 1, 1, 1, 1]
+    assert rungs["+ class weights"].esv == ONE_LR
+
+
+def test_ladders_of_the_run():
+    assert list(pca_ladder(30_000, 1280).rungs) == ["128", "256", "384", "512", "640", "768", "1024"]
+    assert pca_ladder(2_000, 1280).reference == "256"
+    assert list(pca_ladder(100, 1280).rungs) == ["50"]
+    assert list(extractor_ladder("effnet_lite0", ["timm:x", "effnet_lite0"]).rungs) == ["effnet_lite0", "timm:x"]
+    assert list(seeds_ladder(4, 3).rungs) == ["seed 4", "seed 5", "seed 6"]
+    choices = choices_ladder(["LR C=1"], 2_000, 1280)
+    assert choices.methods(Method())["whitened"] == Method(afp={"whiten": True}, esv=AS_SELECTED | {"candidates": ["LR C=1"]})
+    assert choices.methods(Method())[choices.reference] == Method()
+    assert "PCA 512" in choices.rungs and "PCA 256" not in choices.rungs  # which 2,000 rows have anyway
+    assert len({str(change) for change in choices.rungs.values()}) == len(choices.rungs)
+
+
+def test_a_rung_that_no_candidate_can_fit_is_known_before():
+    svm = Method(esv={"candidates": "SVM", "svm_max_samples": 50})
+    labels = np.repeat(np.arange(7), 20)
+    assert not can_be_fitted(svm, labels) and can_be_fitted(svm, labels[::4])
+    assert can_be_fitted(LADDERS["reference"].methods(Method())["reference: SVC"], labels)
+
+
+def test_parameters_are_counted(data, tmp_path):
+    features, faces = data
+    X, y = features[:300], faces["label"][:300]
+    assert parameter_count(LogisticRegression().fit(X, y)) == 7 * 30 + 7
+    network = ESV(candidates=["MLP"], cv=None, random_state=0).fit(X, y).estimators_[0]
+    assert parameter_count(network) == 2 * 30 + 31 * 256 + 257 * 128 + 129 * 7  # mean and scale of 30 features, three layers
+    machine = ESV(candidates=["SVM C=1"], cv=None, random_state=0).fit(X, y).estimators_[0].calibrated_classifiers_[0].estimator[-1]
+    assert parameter_count(machine) == machine.support_vectors_.size + machine.dual_coef_.size + machine.intercept_.size
+
+
+def test_several_workers_say_the_same_as_one(data, tmp_path, monkeypatch):
+    methods = list(LADDERS["components"].methods(LR).values())
+    monkeypatch.setattr("qcfer.ablate.SMALL", 0)
+    side_by_side = fit(methods, data, tmp_path / "a")
+    monkeypatch.setattr("qcfer.ablate.SMALL", 10**9)
+    one_by_one = fit(methods, data, tmp_path / "b")
+    for a, b in zip(side_by_side, one_by_one):
+        pd.testing.assert_frame_equal(a.predictions, b.predictions, atol=1e-5)
+
+
+_KILLED = """
+import sys
+import numpy as np, pandas as pd
+from pathlib import Path
+from qcfer.ablate import LADDERS, Method, fit_methods
+rng = np.random.default_rng(0)
+label = rng.integers(0, 7, 1200)
+features = (np.eye(7)[label] @ rng.normal(size=(7, 64)) + 2 * rng.normal(size=(1200, 64))).astype(np.float32)
+faces = pd.DataFrame({"image": [f"{i}.png" for i in range(1200)], "label": label, "group": [str(i) for i in range(1200)]})
+faces["split"] = np.repeat(["train", "val", "test"], [800, 200, 200])
+methods = list(LADDERS["ensembling"].methods(Method(esv={"candidates": ["LR C=1", "RF"]})).values())
+fit_methods(methods, lambda condition, embedder: features, faces, Path(sys.argv[1]))
+"""
+
+
+def test_killed_at_any_moment_it_goes_on_and_leaves_nothing_half_done(tmp_path):
+    def start():
+        return subprocess.Popen([sys.executable, "-c", _KILLED, str(tmp_path)], env=os.environ | {"TQDM_DISABLE": "1"})
+
+    rungs = tmp_path / "cache" / "rungs"
+    process, deadline = start(), time.monotonic() + 120
+    while not list(rungs.glob("*/facts.json")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in rungs.glob("*/facts.json")}
+    assert start().wait(timeout=300) == 0
+    assert len(list(rungs.glob("*/facts.json"))) == 5
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert not [path for path in rungs.glob("*") if path.suffix == ".tmp" and list(Path(path).glob("facts.json"))]

@@ -1,0 +1,371 @@
+"""The tables of a run: what stands in them, beside the paper and without it, and what their sentences call noise."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from qcfer import tables
+from qcfer.evaluate import compare, evaluate, holm
+from qcfer.paper import paper_value
+from qcfer.pipeline import demo_run
+from qcfer.report import Run
+
+N, SUBJECTS = 560, 20
+LADDERS = {
+    "modules": (True, {"embedding + LR": 0.55, "+ PFN": 0.6, "+ AFP": 0.601, "+ ESV (full)": 0.72}),
+    "components": (True, {"embedding + LR": 0.55, "+ robust scaling": 0.56, "+ PCA": 0.57, "+ ensemble (full)": 0.72}),
+    "extractors": (False, {"effnet_lite0": 0.72, "timm:resnet50": 0.6, "timm:resnet18?random=0": 0.2}),
+    "pca": (False, {"128": 0.6, "256": 0.7, "300": 0.69}),
+    "ensembling": (False, {"LR": 0.6, "RF": 0.5, "hard LR + RF": 0.62, "soft LR + RF": 0.65, "full": 0.72}),
+    "margins": (False, {"LR": 0.6, "SVM": 0.7, "MLP": 0.5}),
+    "choices": (False, {"as selected": 0.72, "standard scaling": 0.719, "no class weights": 0.4}),
+    "seeds": (False, {"seed 0": 0.72, "seed 1": 0.715, "seed 2": 0.725}),
+}
+REFERENCE = {"ensembling": "full", "pca": "256"}
+
+
+def faces():
+    """560 simulated test faces of 20 subjects at four yaws."""
+    subject, label, yaw = (part.ravel() for part in np.meshgrid(range(SUBJECTS), range(7), [5.0, -22.0, 38.0, -75.0], indexing="ij"))
+    rows = {"image": [f"{row:04}.jpg" for row in range(N)], "label": label, "yaw": yaw, "split": "test"}
+    return pd.DataFrame(rows | {"group": [f"s{number:03}" for number in subject]})
+
+
+def predictions(skill):
+    """Predictions that are right for the luckiest share of the faces: a better skill is right wherever a worse one is."""
+    made = faces()
+    luck, guess = np.random.default_rng(0).random(N), (made.label + 1 + np.random.default_rng(1).integers(0, 6, N)) % 7
+    return made.assign(predicted=np.where(luck < skill, made.label, guess))
+
+
+def compared(worse, better):
+    return compare(worse.label, worse.predicted, better.predicted, worse.group, n_boot=200)
+
+
+def facts(name, place):
+    found = {"members": ["LR C=1"], "n_components": 256, "variance": 0.912, "fit_s": 1.25, "predict_ms": 0.01, "parameters": 1799}
+    margin = {"value": 0.2 + 0.2 * place, "low": 0.15 + 0.2 * place, "high": 0.25 + 0.2 * place, "n": N}
+    return found | {"margin": margin, "importance": (np.arange(100, 0, -1) / 5050).tolist() if name == "RF" else None}
+
+
+def ladder(name):
+    """A ladder as a record holds it, its comparisons made by `qcfer.evaluate`."""
+    cumulative, skills = LADDERS[name]
+    made = {rung: predictions(skill) for rung, skill in skills.items()}
+    names, reference = list(made), list(made)[-1] if cumulative else REFERENCE.get(name, list(made)[0])
+    full = {rung: compared(made[reference], made[rung]) for rung in names if rung != reference}
+    step = {rung: compared(made[last], made[rung]) for last, rung in zip(names, names[1:])} if cumulative else {}
+    for family in (full, step):
+        for rung, p in zip(family, holm([versus["p_permutation"] for versus in family.values()])):
+            family[rung]["p_holm"] = float(p)
+    rungs = [
+        {
+            "name": rung,
+            "settings": {"embedder": rung if name == "extractors" else "effnet_lite0"},
+            "metrics": evaluate(made[rung], n_boot=200),
+            "versus_full": full.get(rung),
+            "versus_previous": step.get(rung),
+            "facts": facts(rung, place),
+        }
+        for place, rung in enumerate(names)
+    ]
+    return {"title": f"Ladder {name}", "source": "", "cumulative": cumulative, "reference": reference, "wall_s": 1.0, "rungs": rungs}
+
+
+def gate(after):
+    value = {"value": after, "low": after - 0.03, "high": after + 0.03, "n": 280}
+    lost = {"value": -0.08, "low": -0.12, "high": -0.05, "n": 280}
+    parts = {"ungated": value, "gated": value | {"value": after - 0.08}, "reverted": value, "gain": lost}
+    return parts | {"share_reverted": 0.9, "verdicts": {"accept": 28, "revert": 252}, "best_threshold": 0.49}
+
+
+def stated(ece):
+    """Calibration as `qcfer.calibration.calibrate` gives it, invented: off by `ece` as it is, within luck with a temperature."""
+    metric = {"value": ece, "low": ece - 0.01, "high": ece + 0.01, "n": N}
+    found = {"ece": metric, "floor": 0.03, "nll": metric | {"value": 1.2}, "bins": []}
+    scaled = {"ece_scaled": metric | {"value": 0.01, "low": 0.0}, "floor_scaled": 0.03, "nll_scaled": metric | {"value": 1.1}}
+    return found | scaled | {"bins_scaled": [], "temperature": 1.4, "n_val": 100}
+
+
+def curve_of(front):
+    """A curve as `qcfer.curves.yaw_curve` gives it, invented: flat to 30 degrees, then lower."""
+    yaw = list(range(0, 91, 10))
+    value = [front if angle <= 30 else front - 0.2 for angle in yaw[:-1]] + [None]
+    bands = {name: [None if one is None else one + step for one in value] for name, step in (("low", -0.05), ("high", 0.05))}
+    return {"yaw": yaw, "value": value, "n": [50.0] * 10, "bandwidth": 10.0} | bands
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run with every part that a table is made of, simulated."""
+    path = tmp_path_factory.mktemp("out") / "rafdb" / "0123456789ab"
+    shutil.copytree(demo_run(), path, ignore=shutil.ignore_patterns("pages"))
+    record = json.loads((path / "run.json").read_text())
+    record.pop("ablation", None)
+    raw, turned = predictions(0.6), predictions(0.72)
+    versus = {"test": compared(raw, turned), "profile": compared(raw[raw.yaw.abs() > 30], turned[turned.yaw.abs() > 30])}
+    ids = record["ids"]
+    conditions = {
+        "raw": {"ids": ids, "metrics": evaluate(raw, n_boot=200), "timings_s": {}, "yaw_curve": curve_of(0.6)},
+        "geometric": {"ids": ids, "metrics": evaluate(turned, n_boot=200), "timings_s": {}, "versus_raw": versus, "gate": gate(0.7)},
+    }
+    conditions["geometric"]["calibration"] = stated(0.05)
+    costs = {"embed_ms": 9.2, "classify_ms": 0.034, "trainable_parameters": 1799, "embedder_parameters": None}
+    costs |= {"train_s": 12.0, "peak_memory_mb": 900}
+    record |= {"metrics": conditions["raw"]["metrics"], "conditions": conditions, "costs": costs}
+    record["ladders"] = {name: ladder(name) for name in LADDERS}
+    record["afp"] = {"n_components": 256, "cumulative_variance": np.linspace(0.01, 1, 300).tolist()}
+    record |= {"zero_shot": {"metrics": evaluate(predictions(0.3), n_boot=200), "prompts": "expressions"}}
+    record["config"] |= {"dataset": "rafdb", "conditions": ["geometric"]}
+    (path / "run.json").write_text(json.dumps(record, allow_nan=False))
+    curve = pd.DataFrame({"threshold": np.linspace(0, 1, 101), "share_reverted": np.linspace(0, 1, 101)})
+    curve = curve.assign(accuracy=0.5, low=0.45, high=0.55, gain=-0.05, gain_low=-0.1, gain_high=0.0, n=233)
+    curve.to_parquet(path / "gate-curve-geometric.parquet")
+    return path
+
+
+@pytest.fixture
+def run(folder):
+    """The simulated run on a set that the paper has."""
+    return Run(folder)
+
+
+@pytest.fixture
+def elsewhere(folder):
+    """The same run on a set that the paper does not have."""
+    run = Run(folder)
+    run.record["config"]["dataset"] = "posebench"
+    return run
+
+
+@pytest.fixture
+def bare():
+    """A run without ladders, costs, calibration, poses."""
+    run = Run(demo_run())
+    for name in ("ladders", "costs", "zero_shot"):
+        run.record.pop(name, None)
+    for part in run.record["conditions"].values():
+        part.pop("calibration", None)
+    return run
+
+
+def words(said):
+    return said.data
+
+
+PARTS = ("margin", "importance", "threshold", "seed", "zero_shot", "cost", "profile", "calibration")
+
+
+def test_what_a_run_has_not_is_none(bare):
+    for part in PARTS:
+        assert getattr(tables, f"{part}_table")(bare) is None, part
+        assert getattr(tables, f"{part}_says")(bare) is None, part
+    for name in (*LADDERS, "nothing"):
+        assert tables.ladder_table(bare, name) is None and tables.ladder_says(bare, name) is None and tables.rungs(bare, name) is None
+    assert tables.beside_rows(bare) == [] and tables.beside_says(bare) is None
+    assert tables.heading("Not here", None) is None and tables.drawn(len, []) is None
+    assert tables.heading("Here", [1]).data == "## Here" and tables.drawn(len, [1]) == 1
+
+
+def test_every_table_names_n_and_an_interval(run):
+    shown = {part: getattr(tables, f"{part}_table")(run) for part in ("result", "class", "profile", "margin")}
+    shown |= {name: tables.ladder_table(run, name) for name in LADDERS}
+    for name, table in shown.items():
+        assert table.ours.str.fullmatch(r"[-+]?\d+\.\d+ \[[-+]?\d+\.\d+, [-+]?\d+\.\d+\]").all(), name
+        assert table.n.str.fullmatch(r"[\d,]+").all(), name
+
+
+@pytest.mark.parametrize("part", ["result", "class", "beside", "yaw", *PARTS])
+def test_every_sentence_is_whole(run, part):
+    said = words(getattr(tables, f"{part}_says")(run, 4))
+    assert re.match(r"\*\*(Table|Figure) 4\.\*\* [A-Z]", said) and said.endswith(".") and "nan" not in said and "None" not in said
+
+
+def test_the_result_stands_beside_table_1(run):
+    table = tables.result_table(run)
+    row, ours = table.iloc[0], run.record["conditions"]["geometric"]["metrics"]["test"]["accuracy"]["value"]
+    assert table.index.tolist() == ["frontalized: geometric", "pictures as they are"] and table.iloc[1].paper == ""
+    assert row.paper == "89.39" and row["elsewhere in the paper"] == "89.32 (Section 4.2)"
+    assert float(row.difference) == pytest.approx(100 * ours - 89.39, abs=0.051)
+    assert "outside our interval" in words(tables.result_says(run))
+
+
+def test_without_a_frontalizer_the_result_says_so(run):
+    run.record["config"]["conditions"] = []
+    assert tables.result_table(run).index.tolist() == ["pictures as they are"]
+    assert "the paper's number has PFN in it and ours has not" in words(tables.result_says(run))
+
+
+def test_no_paper_column_where_the_paper_has_no_such_set(elsewhere):
+    for name in LADDERS:
+        assert not {"paper", "difference", "paper's step"} & set(tables.ladder_table(elsewhere, name).columns), name
+    for part in ("result", "class", "profile", "margin"):
+        assert "paper" not in getattr(tables, f"{part}_table")(elsewhere).columns, part
+    assert list(tables.class_table(elsewhere).columns) == ["precision", "recall", "F1", "n"]
+    assert "no numbers on posebench" in words(tables.result_says(elsewhere))
+    assert not tables.beside_rows(elsewhere)
+
+
+def test_classes_stand_beside_table_2(run):
+    table = tables.class_table(run)
+    assert len(table) == 21 and table.loc[("disgust", "F1"), "paper"] == "68.1" and set(table.n) == {"80"}
+    assert "21 of the paper's 21" in words(tables.class_says(run)) or "of the paper's 21 numbers" in words(tables.class_says(run))
+
+
+def test_a_cumulative_ladder_is_compared_with_the_rung_before(run):
+    table, rungs = tables.ladder_table(run, "modules"), tables.rungs(run, "modules")
+    assert table.paper.tolist() == ["85.2", "86.51", "88.73", "89.39"]
+    assert table["against the rung before"].iloc[0] == ""
+    step = rungs[3]["versus_previous"]
+    assert table["against the rung before"].iloc[3].startswith(f"{100 * step['value']:+.1f} [")
+    said = words(tables.ladder_says(run, "modules"))
+    assert "compared with the rung before: " in said and "+ ESV (full)" in said.split("Not distinguishable")[0]
+    assert "+ AFP" in said.split("Not distinguishable from noise:")[1]
+
+
+def test_other_ladders_are_compared_with_their_reference(run):
+    table = tables.ladder_table(run, "ensembling")
+    assert table.loc["full", "against full"] == "" and table.loc["RF", "against full"].startswith("-")
+    assert table.loc["RF", "paper"] == "85.86"
+    assert "compared with 256" in words(tables.ladder_says(run, "pca"))
+    assert "against as selected" in tables.ladder_table(run, "choices").columns
+
+
+def test_holm_and_not_the_bare_p_value_decides(run):
+    rung = tables.rungs(run, "choices")[1]
+    rung["versus_full"] |= {"p_permutation": 0.03, "p_mcnemar": 0.01, "p_holm": 0.06}
+    said = words(tables.ladder_says(run, "choices"))
+    assert "standard scaling" in said.split("Not distinguishable from noise:")[1]
+    rung["versus_full"]["p_holm"] = 0.04
+    assert "Not distinguishable" not in words(tables.ladder_says(run, "choices"))
+    assert tables.ladder_table(run, "choices").loc["standard scaling", "permutation p, Holm"] == "0.040"
+
+
+def test_components_show_the_papers_steps(run):
+    table = tables.ladder_table(run, "components")
+    assert table["paper's step"].tolist() == ["", "+1.37", "+0.44", "+0.66"]
+    assert "No frontalizer was run" in words(tables.ladder_says(run, "components"))
+    assert "No frontalizer was run" not in words(tables.ladder_says(run, "modules"))
+
+
+def test_pca_has_variance_and_time_beside_the_papers(run):
+    table = tables.ladder_table(run, "pca")
+    assert table.loc["128", ["paper", "variance, paper, %", "fit, paper, s"]].tolist() == ["84.71", "83.7", "8.2"]
+    assert table.loc["300", "paper"] == "" and table.loc["300", "variance, %"] == "91.2"
+
+
+def test_random_weights_are_called_plumbing(run):
+    table = tables.ladder_table(run, "extractors")
+    assert table.weights.tolist() == ["trained", "trained", "random: plumbing, no result"]
+    assert table.loc["timm:resnet50", "paper"] == "84.3"
+    assert "random weights show that the code runs and nothing else" in words(tables.ladder_says(run, "extractors"))
+
+
+def test_profiles_before_and_after(run):
+    table = tables.profile_table(run).loc["frontalized: geometric"]
+    assert list(table.index) == ["before", "after", "gain", "ungated", "gated", "gain of the gate"]
+    assert table.paper.tolist() == ["74.35", "81.17", "+6.82", "", "", ""] and table.loc["before", "n"] == "280"
+    said = words(tables.profile_says(run))
+    assert "geometric" in said and "gate of frontalized: geometric (-8.0 points)" in said.split("compared with no gate:")[1]
+    assert "6.82 points on 308 of 3,068 faces make 0.68 points of all; it claims 1.31" in said
+
+
+def test_costs_stand_beside_table_9_on_every_set(elsewhere):
+    table = tables.cost_table(elsewhere)
+    assert table.loc["trainable parameters"].tolist() == ["1.6 M", "1,799"]
+    assert table.loc["training"].tolist() == ["4.2 h an epoch", "12.0 s"]
+    assert table.loc["the embedder's parameters, frozen"].tolist() == ["", ""]
+
+
+def test_margins_beside_section_4_4(run):
+    table = tables.margin_table(run)
+    assert table.paper.tolist() == ["0.41", "0.44", "0.29"] and table.loc["LR", "ours"] == "0.200 [0.150, 0.250]"
+    assert "Largest: MLP. Distinguishable from it: LR (-0.40), SVM (-0.20)" in words(tables.margin_says(run))
+
+
+def test_importance_of_the_first_components(run):
+    table = tables.importance_table(run)
+    share = 100 * sum(range(51, 101)) / 5050
+    assert table.loc["first 50", "importance, %"] == f"{share:.1f}" and table.loc["first 50", "if all counted alike, %"] == "50.0"
+    assert table.index[-1] == "first 100" and f"hold {share:.0f} %" in words(tables.importance_says(run))
+
+
+def test_thresholds_name_the_papers_and_the_best(run):
+    table = tables.threshold_table(run)
+    assert table.loc["0.82", ""] == "the paper's, for CLIP" and table.loc["0.49", ""] == "best on val"
+    assert table.loc["0.82", "not accepted, %"] == "82.0" and set(table.n) == {"233"}
+    assert "No threshold gains more than chance" in words(tables.threshold_says(run))
+
+
+def test_seeds_have_a_mean_and_a_spread(run):
+    values = [rung["metrics"]["test"]["accuracy"]["value"] for rung in tables.rungs(run, "seeds")]
+    table = tables.seed_table(run)
+    assert table.loc["mean", "ours"] == f"{100 * np.mean(values):.1f}"
+    assert table.loc["standard deviation", "ours"] == f"{100 * np.std(values, ddof=1):.2f}"
+    assert "No seed is distinguishable from seed 0" in words(tables.seed_says(run))
+
+
+def test_calibration_is_held_against_luck(run):
+    table = tables.calibration_table(run)
+    assert table["luck's floor, %"].tolist() == ["3.0", "3.0"] and table.temperature.tolist() == ["1", "1.40"]
+    assert table.iloc[0]["ECE, %"] == "5.0 [4.0, 6.0]"
+    said = words(tables.calibration_says(run))
+    assert "by 5.0 points, more than luck;" in said and "by 1.0 points, within luck" in said and "too sure of itself" in said
+    run.record["conditions"]["geometric"]["calibration"] = {}
+    assert tables.calibration_table(run) is None and tables.calibration_says(run) is None
+
+
+def test_the_curve_says_where_accuracy_falls(run):
+    assert list(tables.yaw_curves(run)) == ["raw"]
+    assert "distinguishable from that at 0° from 40° on" in words(tables.yaw_says(run))
+    run.record["conditions"]["raw"]["yaw_curve"] = {}
+    assert tables.yaw_curves(run) == {} and tables.yaw_says(run) is None
+
+
+def test_scaled_features_are_there_or_not(run, tmp_path):
+    assert tables.scaling(run) is None and tables.scaling_says(run) is None
+    run.path = tmp_path
+    pd.DataFrame({"value": [0.0]}).to_parquet(tmp_path / "scaling.parquet")
+    assert len(tables.scaling(run)) == 1 and "tests nothing" in words(tables.scaling_says(run))
+
+
+def test_text_prompts_beside_training(run):
+    assert tables.zero_shot_table(run).index.tolist() == ["all test faces", "profile, beyond 30°"]
+    assert "Better than a blind guess. Apart from the trained method." in words(tables.zero_shot_says(run))
+    run.record["config"]["embedder"] = "open_clip:ViT-B-32?random=0"
+    assert "plumbing, no result" in words(tables.zero_shot_says(run))
+
+
+def cross_record(train, test):
+    raw, turned = predictions(0.5), predictions(0.7)
+    scores = {"raw": evaluate(raw, n_boot=200), "qwen": evaluate(turned, n_boot=200)}
+    cross = {name: {part: found[part] for part in ("test", "profile")} for name, found in scores.items()}
+    versus = {"qwen": {"test": compared(raw, turned)}}
+    return {"config": {"train": train, "test": test}, "cross": cross, "versus_raw": versus}
+
+
+def test_cross_dataset_results_beside_section_4_5_6():
+    table = tables.cross_table(cross_record("rafdb", "expw"))
+    assert table.paper.tolist() == ["", "55.4", "", "58.7"]
+    assert "paper" not in tables.cross_table(cross_record("posebench", "expw")).columns
+    said = words(tables.cross_says(cross_record("rafdb", "expw")))
+    assert said.startswith("**Table 1.** Trained on rafdb, tested on expw") and "qwen on all test faces" in said
+
+
+def test_everything_beside_the_paper(run):
+    rows = tables.beside_rows(run)
+    assert all(set(row) == {"name", "paper", "value", "low", "high", "n"} for row in rows)
+    found = {row["name"]: row["paper"] for row in rows}
+    assert found["Table 6: 256"] == paper_value("Table 6", "rafdb", "256")["value"] and found["Table 8: profiles, before"] == 74.35
+    assert "Table 6: 300" not in found and len(rows) == 1 + 4 + 4 + 1 + 2 + 5 + 2
+
+
+def test_the_record_is_left_as_it_was(run, folder):
+    for part in ("result", "class", *PARTS):
+        getattr(tables, f"{part}_table")(run)
+        getattr(tables, f"{part}_says")(run)
+    assert run.record == Run(folder).record
