@@ -695,7 +695,7 @@ def test_a_report_runs_on_drawn_faces(tree, tmp_path):
         "expw": lambda root: expw(root, counts, Drawn()),
         "ferplus": lambda root: ferplus(root, {"Training": counts, "PublicTest": each("4 4 4 4 4 4 4")}),
     }[tree]
-    config = make_config(tree, write(tmp_path / "set"), pose="none", embedder="effnet_lite0")
+    config = make_config(tree, write(tmp_path / "set"), pose="none", embedder="effnet_lite0", ladders=["modules"])
     finished = run(config, tmp_path / "out")
     record = json.loads((finished / "run.json").read_text())
     assert {split: sum(record["counts"][split].values()) for split in ("train", "val", "test")} == SIZES[tree]

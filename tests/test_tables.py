@@ -327,8 +327,8 @@ def test_the_curve_says_where_accuracy_falls(run):
 
 
 def test_scaled_features_are_there_or_not(run, tmp_path):
-    assert tables.scaling(run) is None and tables.scaling_says(run) is None
     run.path = tmp_path
+    assert tables.scaling(run) is None and tables.scaling_says(run) is None
     pd.DataFrame({"value": [0.0]}).to_parquet(tmp_path / "scaling.parquet")
     assert len(tables.scaling(run)) == 1 and "tests nothing" in words(tables.scaling_says(run))
 
