@@ -1028,7 +1028,7 @@ def _prepare_heads(folder, subjects, seed):
     with atomic_path(folder / _HEADS) as aside, open(aside, "wb") as file:
         np.savez(file, subjects=heads, people=people.to_numpy(), **{field.name: getattr(head, field.name) for field in fields(Head)})
 
-# %% ../nbs/03b_posebench.ipynb #c8b8be94
+# %% ../nbs/03b_posebench.ipynb #5a775c75
 def generate(
     out: str | os.PathLike,  # the folder to fill
     subjects: int = 160,  # people; four faces and a frontal view of each of the seven expressions
@@ -1054,6 +1054,9 @@ def generate(
         bar.set_description("posebench")
         for _ in _in_processes(out, seed, todo, subjects, workers or os.cpu_count()):
             bar.update(pictures)
+    for number in todo:
+        for left in (out / _part(number)).parent.glob(".*.tmp"):  # of a process that was killed
+            left.unlink(missing_ok=True)
     parts = pd.concat([pd.read_parquet(out / _part(number)) for number in range(subjects)], ignore_index=True)
     with atomic_path(out / MANIFEST) as aside:
         parts.to_parquet(aside, index=False)

@@ -131,11 +131,13 @@ def headline(
 def _span(metric):
     return f"{100 * metric['low']:.1f} to {100 * metric['high']:.1f} %"
 
-# %% ../nbs/11b_report.ipynb #677401df
+# %% ../nbs/11b_report.ipynb #2948c523
 def cross_headline(
     run: Run,  # from one set to another
 ):  # Markdown
-    "The answer first: accuracy on a set that training never saw."
+    "The answer first: accuracy on a set that training never saw; or that the run is no such run."
+    if "cross" not in run.record:
+        return _say("This page is about a model of one set on another's faces: `qcfer cross` makes such a run.")
     names, metrics = run.record["config"], run.record["cross"]["raw"]
     words = f"Trained on {names['train']}, **{100 * metrics['test']['accuracy']['value']:.1f} %** of {metrics['test']['accuracy']['n']:,} "
     words += f"test faces of {names['test']} are recognised (95 % interval {_span(metrics['test']['accuracy'])})."

@@ -655,7 +655,7 @@ def zero_shot_says(run: Run, number: int = 1):  # Markdown, or None
     words += " The embedder's weights are random: plumbing, no result." if is_plumbing(run.record["config"]["embedder"]) else ""
     return caption(number, words, prompts, "Table")
 
-# %% ../nbs/11d_tables.ipynb #4b6a60cd
+# %% ../nbs/11d_tables.ipynb #dabb8eeb
 def _paper_cross(config, condition, part):
     if config["train"] != "rafdb" or part != "profile":
         return None
@@ -664,8 +664,10 @@ def _paper_cross(config, condition, part):
 
 def cross_table(
     record: dict,  # of a cross-dataset run
-) -> pd.DataFrame:  # a row a condition and subset
+) -> pd.DataFrame | None:  # a row a condition and subset; None for a run on one set
     "Accuracy on a set that training never saw, in percent, and each frontalizer against the pictures as they are."
+    if "cross" not in record:
+        return None
     rows = {}
     for name, parts in record["cross"].items():
         for part in (part for part in _SUBSETS if part in parts):
@@ -677,6 +679,8 @@ def cross_table(
 
 def cross_says(record: dict, number: int = 1):  # Markdown
     "Which conditions change the accuracy on the other set by more than chance."
+    if "cross" not in record:
+        return None
     tested = [
         (f"{condition_name(name)} on {_SUBSETS[part]}", versus["value"], _adjusted(versus) >= 0.05)
         for name, parts in record.get("versus_raw", {}).items()
