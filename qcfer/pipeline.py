@@ -643,7 +643,7 @@ def _predictions(conditions, ladders):
     rungs = {f"{name}: {rung}": made.predictions.query("split == 'test'") for name, part in ladders.items() for rung, made in part.items()}
     return pd.concat([rows.assign(condition=name) for name, rows in (conditions | rungs).items()], ignore_index=True)
 
-# %% ../nbs/11_pipeline.ipynb #6c4c6154
+# %% ../nbs/11_pipeline.ipynb #0cf334b1
 def run(
     config: Config,
     out: str | os.PathLike = "reports",  # records go to out/<dataset>/<run-id>/, caches to out/cache/
@@ -663,7 +663,7 @@ def run(
             _publish(Path(folder) / name, finished)
     return finished
 
-
+# %% ../nbs/11_pipeline.ipynb #8da5faa6
 def _frontalize(config, name, images, manifest, found, estimator, out):
     if name == "imported":
         return import_set(config.frontalized, images, manifest, found[0])
@@ -673,7 +673,7 @@ def _frontalize(config, name, images, manifest, found, estimator, out):
 def _qwen(config):
     return config.qwen | ({} if config.device == "cpu" else {"device": config.device})
 
-
+# %% ../nbs/11_pipeline.ipynb #17d4f075
 def freeze(
     config: Config,
     out: Path,
@@ -821,7 +821,7 @@ def pass_gate(
     gate = gated_accuracy(judged, frontalized, raw, seed=config.seed)
     return curve, gate | {"verdicts": judged["verdict"].value_counts().to_dict(), "best_threshold": best_threshold(curve)}
 
-# %% ../nbs/11_pipeline.ipynb #e92eb857
+# %% ../nbs/11_pipeline.ipynb #29270b82
 def _work(config, out, work, faces, ids, scores, meter):
     "Make every file of a run in its work folder, the record last."
     kept = faces[~faces.manifest["duplicate"].to_numpy()]
@@ -855,12 +855,12 @@ def _work(config, out, work, faces, ids, scores, meter):
         made = {name: ladder_record(ladders[name], method, part, config.seed) for name, part in trained.items() if part}
     _write_json(work / "run.json", _record(config, work, faces, ids, records, made, rungs, afp, posebench, meter))
 
-
+# %% ../nbs/11_pipeline.ipynb #764615b4
 def _copy(source, target):
     with atomic_path(target) as aside:
         shutil.copyfile(source, aside)
 
-
+# %% ../nbs/11_pipeline.ipynb #e5084765
 def _save_gates(config, faces, conditions, scores, publish, out, work):
     "Judge what every frontalizer made; tables and galleries are written, what the gate does to the test faces is returned."
     gates = {}
