@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['GATE', 'ANGLES', 'ESTIMATED', 'MAP_POINTS', 'Config', 'code_version', 'git_sha', 'Meter', 'find_root', 'add_pose',
            'embed_faces', 'Faces', 'frontal_views', 'main_condition', 'whole_method', 'train_conditions',
-           'train_with_duplicates', 'find_ladders', 'train_ladders', 'ladder_record', 'model_name', 'train_on_frontal',
-           'measure_posebench', 'save_pictures', 'project_features', 'versions', 'provenance', 'run_id', 'versus_raw',
-           'run', 'freeze', 'review_table', 'journal', 'judged_by', 'pass_gate', 'demo_run']
+           'train_with_duplicates', 'find_ladders', 'train_ladders', 'overall', 'ladder_record', 'model_name',
+           'train_on_frontal', 'measure_posebench', 'save_pictures', 'project_features', 'versions', 'provenance',
+           'run_id', 'versus_raw', 'run', 'freeze', 'review_table', 'journal', 'judged_by', 'pass_gate', 'demo_run']
 
 # %% ../nbs/11_pipeline.ipynb #7e313813
 import json
@@ -369,7 +369,16 @@ def train_ladders(
         trained[name][rung] = made
     return trained
 
-# %% ../nbs/11_pipeline.ipynb #3ea6d099
+# %% ../nbs/11_pipeline.ipynb #ab02c229
+def overall(
+    metrics: dict,  # of `qcfer.evaluate.evaluate`, or a part of it
+) -> dict:
+    "Metrics without those of each class, which are most of a record and say nothing about a rung."
+    if "per_class" in metrics:
+        return {name: metric for name, metric in metrics.items() if name != "per_class"}
+    return {name: overall(part) for name, part in metrics.items()}
+
+# %% ../nbs/11_pipeline.ipynb #f563e5a4
 def ladder_record(
     ladder: Ladder,
     method: Method,
@@ -384,6 +393,7 @@ def ladder_record(
         test = rows[entry["name"]].query("split == 'test'")
         entry["facts"] = facts | {"margin": margin(test, seed=seed) if test[PROBABILITIES].notna().all(axis=None) else None}
         entry["settings"] = asdict(methods[entry["name"]])
+        entry["metrics"] = overall(entry["metrics"])
     shown = {"title": ladder.title, "source": ladder.source, "cumulative": ladder.cumulative, "reference": ladder.reference}
     return shown | {"wall_s": round(sum(entry["facts"]["spent_s"] for entry in scored), 2), "rungs": scored}
 
