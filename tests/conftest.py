@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -18,6 +19,20 @@ def posebench_set(tmp_path_factory):
     from qcfer.posebench import generate
 
     return generate(tmp_path_factory.mktemp("posebench") / "set", subjects=8, seed=3)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "Chromium; a test that needs it is skipped where there is none."
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("no Chromium on this machine: install Debian's chromium to test the pages")
+    quiet = ["disable-gpu", "disable-background-networking", "disable-quic", "disable-component-update", "disable-sync"]
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", *(f"--{flag}" for flag in quiet)])
+        yield browser
+        browser.close()
 
 
 @pytest.hookimpl(trylast=True)

@@ -145,16 +145,10 @@ def test_the_page_in_a_browser(page, browser_page):
 
 
 @pytest.fixture
-def browser_page():
-    shot = shutil.which("chromium") or shutil.which("chromium-browser")
-    if not shot:
-        pytest.skip("no chromium on this machine")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shot, args=["--no-sandbox"])
-        yield browser.new_page()
-        browser.close()
+def browser_page(browser):
+    page = browser.new_page()
+    yield page
+    page.close()
 
 
 def test_the_weights_are_the_papers_formula(tmp_path):

@@ -357,19 +357,6 @@ def site(out):
         return build_site(out).parent
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("no Chromium on this machine: install Debian's chromium to test the pages")
-    quiet = ["disable-gpu", "disable-background-networking", "disable-quic", "disable-component-update", "disable-sync"]
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=["--no-sandbox", *(f"--{flag}" for flag in quiet)])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def open_page(browser):
     "Opens pages, and fails when one of them complains or asks for anything."

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.text import Text
+from figure_texts import drawn_texts, words
 
 from qcfer import evaluation_plots as ep
 from qcfer import plots
@@ -95,20 +95,6 @@ FIGURES = {
     "nothing": lambda: ep.reliability({}),
 }
 each_figure = pytest.mark.parametrize("name", FIGURES)
-
-
-def drawn_texts(figure, monkeypatch):
-    """The text objects that are really drawn (not the spare ticks beyond the axes)."""
-    seen, draw = [], Text.draw
-    monkeypatch.setattr(Text, "draw", lambda self, renderer: (seen.append(self), draw(self, renderer))[1])
-    figure.draw_without_rendering()
-    monkeypatch.undo()
-    return [text for text in dict.fromkeys(seen) if text.get_visible() and text.get_text().strip()]
-
-
-def words(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 def spans(axis):

@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from figure_texts import drawn_texts, words
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.text import Text
 from PIL import Image
 
 from qcfer import plots, posebench_plots
@@ -88,20 +88,6 @@ FIGURES = {
     "nothing": lambda: plots.yaw_accuracy({"test": METRICS["test"]}),
 }
 each_figure = pytest.mark.parametrize("name", FIGURES)
-
-
-def drawn_texts(figure, monkeypatch):
-    """The text objects that are really drawn (not the spare ticks beyond the axes)."""
-    seen, draw = [], Text.draw
-    monkeypatch.setattr(Text, "draw", lambda self, renderer: (seen.append(self), draw(self, renderer))[1])
-    figure.draw_without_rendering()
-    monkeypatch.undo()
-    return [text for text in dict.fromkeys(seen) if text.get_visible() and text.get_text().strip()]
-
-
-def words(figure):
-    figure.draw_without_rendering()
-    return [text.get_text() for text in figure.findobj(Text) if text.get_text()]
 
 
 def intervals(axis):

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -98,19 +97,6 @@ def ask(address, path="", method="GET", body=None, host=None):
     connection.request(method, parts.path + path if not path.startswith("/") else path, json.dumps(body) if body else None, headers)
     reply = connection.getresponse()
     return reply.status, dict(reply.getheaders()), reply.read()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    found = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
-    with playwright.sync_playwright() as tools:
-        try:
-            chromium = tools.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium: {str(error).splitlines()[0]}")
-        yield chromium
-        chromium.close()
 
 
 def until(holds, what, seconds=15):
