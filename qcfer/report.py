@@ -208,7 +208,7 @@ def variance_caption(run: Run, number: int = 1):  # Markdown
     share = f"{100 * curve[kept - 1]:.1f} %"
     return caption(number, f"The {kept} components that are kept of {len(curve)} hold {share} of the variance of the scaled features.")
 
-# %% ../nbs/11b_report.ipynb #93936eca
+# %% ../nbs/11b_report.ipynb #fdc5eb9b
 def settings(run: Run) -> pd.DataFrame:  # a row a setting
     "What was run: data, models and settings."
     record = run.record
@@ -224,7 +224,8 @@ def settings(run: Run) -> pd.DataFrame:  # a row a setting
         "pictures rejected": record["rejected"],
         "code": record["code"],
     }
-    return pd.DataFrame({"value": {name: str(value) for name, value in rows.items()}})
+    shown = {name: ", ".join(value) or "none" if isinstance(value, list) else str(value) for name, value in rows.items()}
+    return pd.DataFrame({"value": shown})
 
 # %% ../nbs/11b_report.ipynb #48d7048c
 def counts(run: Run) -> pd.DataFrame:  # a row a split, a column a class

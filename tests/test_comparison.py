@@ -388,16 +388,22 @@ def head(page, name):
     return page.locator("#runs thead th", has_text=name)
 
 
+def arrow(page, name):
+    return head(page, name).get_by_role("button").evaluate("button => getComputedStyle(button, '::after').content")
+
+
 def test_the_table_sorts_both_ways(site, open_page):
     page = open_page(site / "comparison.html")
     assert shown(page, 3) == ["35.0 %", "37.0 %", "55.0 %", "58.0 %", "60.0 %", "50.0 %", "70.0 %"]
     head(page, "Test accuracy").get_by_role("button").click()
     assert shown(page, 3) == ["70.0 %", "60.0 %", "58.0 %", "55.0 %", "50.0 %", "37.0 %", "35.0 %"]
     assert head(page, "Test accuracy").get_attribute("aria-sort") == "descending"
+    assert (arrow(page, "Test accuracy"), arrow(page, "Dataset")) == ('"↓"', '"↕"')
     assert page.text_content("#said") == "Sorted by test accuracy, highest first."
     page.keyboard.press("Enter")  # the button still has the focus
     assert shown(page, 3) == ["35.0 %", "37.0 %", "50.0 %", "55.0 %", "58.0 %", "60.0 %", "70.0 %"]
     assert head(page, "Test accuracy").get_attribute("aria-sort") == "ascending"
+    assert arrow(page, "Test accuracy") == '"↑"'
     head(page, "Dataset").get_by_role("button").click()
     assert shown(page, 1) == ["fer2013"] * 4 + ["fer2013-to-posebench"] * 2 + ["posebench"]
     assert page.locator("#runs [aria-sort]").count() == 1
