@@ -30,7 +30,7 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=["qcfer", "qcfer.reports", "qcfer.params", "qcfer.prompts", "qcfer.static"],
     package_dir={"qcfer": "qcfer"} | {f"qcfer.{kind}": f"nbs/{kind}" for kind in ("reports", "params", "prompts", "static")},
-    package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"], "qcfer.prompts": ["*.yaml"], "qcfer.static": ["*.js", "*.css"]},
+    package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"], "qcfer.prompts": ["*.yaml"], "qcfer.static": ["*"]},
     install_requires=requirements("requirements"),
     extras_require=extras,
     entry_points={"console_scripts": ["qcfer=qcfer.cli:main"]},

@@ -529,7 +529,7 @@ def test_a_failing_build_leaves_the_old_site(tmp_path, by_hand, monkeypatch, rep
     write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand)])
     build_site(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
-    monkeypatch.setattr(qcfer.site, "style", lambda styled=style(): styled + "</style><script src='https://example.org/x.js'></script>")
+    monkeypatch.setattr(qcfer.site, "style", lambda: "</style><script src='https://example.org/x.js'></script>")
     with pytest.raises(ValueError, match="need no network"):
         build_site(tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")} == before
