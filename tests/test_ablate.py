@@ -188,6 +188,15 @@ def test_ladders_of_the_run():
     assert len({str(change) for change in choices.rungs.values()}) == len(choices.rungs)
 
 
+def test_a_choice_without_effect_is_left_out():
+    some = {"no SVM beyond 20,000 rows", "SVM with C = 1"}
+    assert not some & set(choices_ladder(["LR C=1", "SVM C=1"], 20_000, 1280).rungs)
+    assert not some & set(choices_ladder(["LR C=1"], 60_001, 1280).rungs)  # so many rows have no kernel machine anyway
+    rungs = choices_ladder(["SVM C=5", "LR C=1", "SVM C=1"], 30_000, 1280).methods(Method())
+    assert rungs["SVM with C = 1"] == Method(esv=AS_SELECTED | {"candidates": ["SVM C=1", "LR C=1"]})
+    assert rungs["no SVM beyond 20,000 rows"] == Method(esv={"svm_max_samples": 20_000})
+
+
 def test_a_rung_that_no_candidate_can_fit_is_known_before():
     svm = Method(esv={"candidates": "SVM", "svm_max_samples": 50})
     labels = np.repeat(np.arange(7), 20)

@@ -2,12 +2,11 @@
 
 import json
 import re
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
-from figure_texts import drawn_texts, words
+from figure_texts import check_texts, words
 
 from qcfer import evaluation_plots as ep
 from qcfer import plots
@@ -112,17 +111,7 @@ def points(axis, shape="o"):
 
 @each_figure
 def test_text_is_large_inside_the_figure_and_overlaps_nothing(name, monkeypatch):
-    figure = FIGURES[name]()
-    texts = drawn_texts(figure, monkeypatch)
-    assert texts and figure.get_figwidth() == plots.WIDTH
-    assert min(text.get_fontsize() for text in texts) >= 9
-    boxes = {text: text.get_window_extent() for text in texts}
-    for text, box in boxes.items():
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
-        assert inside, f"{text.get_text()!r} leaves the figure"
-    level = [text for text in texts if text.get_rotation() % 90 == 0]
-    for one, other in combinations(level, 2):
-        assert not boxes[one].padded(-1).overlaps(boxes[other].padded(-1)), f"{one.get_text()!r} over {other.get_text()!r}"
+    check_texts(FIGURES[name](), monkeypatch)
 
 
 @each_figure

@@ -175,6 +175,14 @@ def test_contradictions_are_whole():
     assert shown[shown.rung != ""].rung.is_unique
 
 
+def test_rungs_that_measure_an_effect_are_rungs():
+    from qcfer.ablate import LADDERS, choices_ladder, pca_ladder
+
+    ladders = LADDERS | {"choices": choices_ladder(["LR C=1", "SVM C=5"], 30_000, 1280), "pca": pca_ladder(30_000, 1280)}
+    known = {f"{name}: {rung}" for name, ladder in ladders.items() for rung in ladder.rungs}
+    assert set(contradictions().rung) - known == {"", "gate"}
+
+
 def test_settings_that_flip_are_settings():
     """What a contradiction names as its setting is a parameter of the code, with that value allowed."""
     import yaml

@@ -5,13 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from figure_texts import drawn_texts, words
+from figure_texts import check_texts, words
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
@@ -101,17 +100,7 @@ def intervals(axis):
 
 @each_figure
 def test_text_is_large_inside_the_figure_and_overlaps_nothing(name, monkeypatch):
-    figure = FIGURES[name]()
-    texts = drawn_texts(figure, monkeypatch)
-    assert texts and figure.get_figwidth() == plots.WIDTH <= 6.5
-    assert min(text.get_fontsize() for text in texts) >= 9
-    boxes = {text: text.get_window_extent() for text in texts}
-    for text, box in boxes.items():
-        inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1
-        assert inside, f"{text.get_text()!r} leaves the figure"
-    level = [text for text in texts if text.get_rotation() % 90 == 0]
-    for one, other in combinations(level, 2):
-        assert not boxes[one].padded(-1).overlaps(boxes[other].padded(-1)), f"{one.get_text()!r} over {other.get_text()!r}"
+    check_texts(FIGURES[name](), monkeypatch)
 
 
 @each_figure

@@ -23,7 +23,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import qcfer.site
 from qcfer.labels import CLASSES
-from qcfer.site import TAGS, _checkout, _sanitise, _write_method, build_site, style
+from qcfer.site import TAGS, _checkout, _sanitise, _write_method, build_site
 
 EVIL = "<img src=x onerror=alert(1)>"  # a legal name of a folder
 SCRIPT = "</td></table><script>alert(2)</script>"
