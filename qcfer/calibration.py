@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['BINS', 'scale', 'fit_temperature', 'reliability', 'calibrate']
 
-# %% ../nbs/09b_calibration.ipynb #2e2e16ad
+# %% ../nbs/09b_calibration.ipynb #6f6bf167
 import numpy as np
 import pandas as pd
 
-from .evaluate import _group_codes, _indices, _metric, _resample, _same_length
+from .evaluate import _group_codes, _indices, _metric, _rate, _resample, _same_length, _share
 from .labels import CLASSES
 
 # %% ../nbs/09b_calibration.ipynb #302b8abc
@@ -88,22 +88,21 @@ def _ece(gaps, drawn, faces, n):  # (bins,) sums; (B, bins), (B,) drawn -> metri
     low = 0.0 if value <= floor else max(2 * value - high, 0.0)
     return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}, float(floor)
 
-# %% ../nbs/09b_calibration.ipynb #03739b2a
+# %% ../nbs/09b_calibration.ipynb #1730d9d8
 def _by_group(codes, bins, column):  # sums of a column by group and bin -> (groups, bins)
     cells, width = codes * (bins.max() + 1) + bins, bins.max() + 1
     return np.bincount(cells, column, minlength=(codes.max() + 1) * width).reshape(-1, width)
 
 
-def _table(sums, drawn):  # sums: {"n", "confidence", "right"}, (bins,) each; drawn: (B, bins) of n and right
-    rows = []
+def _table(sums, groups, drawn):  # sums: {"n", "confidence", "right"}, (bins,) each; groups (bins,); drawn: (B, bins) of n and right
+    rows, shares = [], _share(drawn["right"], drawn["n"])
     for b, faces in enumerate(sums["n"]):
-        shares = drawn["right"][:, b][drawn["n"][:, b] > 0] / drawn["n"][:, b][drawn["n"][:, b] > 0]
-        accuracy = _metric(sums["right"][b] / faces, shares, faces)
+        accuracy = _rate(sums["right"][b] / faces, shares[:, b], faces, groups[b])
         accuracy["accuracy"] = accuracy.pop("value")
         rows.append({"confidence": float(sums["confidence"][b] / faces)} | accuracy)
     return rows
 
-# %% ../nbs/09b_calibration.ipynb #90867e95
+# %% ../nbs/09b_calibration.ipynb #f5630517
 def reliability(
     p,  # (N, 7) probabilities
     label,  # (N,) true classes, 0..6
@@ -111,12 +110,12 @@ def reliability(
     *,
     n_boot: int = 2000,  # bootstrap draws
     seed: int = 0,  # of the draws
-) -> dict:  # {"ece": metric, "floor": 0..1, "nll": metric (nats), "bins": [{"confidence", "accuracy", "low", "high", "n"}]}
-    """Expected calibration error over 15 bins of equal mass, log-loss, and the table behind the reliability diagram.
+) -> dict:  # {"ece": metric, "floor": 0..1, "overconfidence", "nll": metrics, "bins": [{"confidence", "accuracy", "low", "high", "n"}]}
+    """Expected calibration error over 15 bins of equal mass, overconfidence, log-loss, and the table behind the reliability diagram.
 
     The interval of `ece` is widened downwards, for luck only adds to an ECE, and begins at 0 where the value is below `floor`: 95 % of
-    perfectly calibrated classifiers would show less. `nll` is the mean of -ln p(true class). Raises `ValueError` for bad probabilities
-    or other lengths.
+    perfectly calibrated classifiers would show less. `overconfidence` is the mean confidence minus the accuracy, -1..1; `nll` the mean of
+    -ln p(true class), in nats. Raises `ValueError` for bad probabilities or other lengths.
     """
     p, label = _checked(p), _indices(label, "label")
     _same_length(p=p, label=label, groups=groups)
@@ -127,23 +126,23 @@ def reliability(
     losses = np.bincount(codes, _nll(p, label))[:, None]
     *parts, loss = np.split(_resample(np.hstack([*sums.values(), losses]), n_boot, seed), np.arange(1, 4) * (bins.max() + 1), axis=1)
     drawn, whole = dict(zip(sums, parts)), {name: part.sum(0) for name, part in sums.items()}
-    faces = drawn["n"].sum(1)
-    ece, floor = _ece(whole["confidence"] - whole["right"], drawn["confidence"] - drawn["right"], faces, len(p))
+    faces, gaps, gaps_drawn = drawn["n"].sum(1), whole["confidence"] - whole["right"], drawn["confidence"] - drawn["right"]
+    ece, floor = _ece(gaps, gaps_drawn, faces, len(p))
+    over = _metric(gaps.sum() / len(p), gaps_drawn.sum(1) / faces, len(p))
     nll = _metric(losses.sum() / len(p), loss[:, 0] / faces, len(p))
-    return {"ece": ece, "floor": floor, "nll": nll, "bins": _table(whole, drawn)}
+    return {"ece": ece, "floor": floor, "overconfidence": over, "nll": nll, "bins": _table(whole, (sums["n"] > 0).sum(0), drawn)}
 
-# %% ../nbs/09b_calibration.ipynb #0dbed161
+# %% ../nbs/09b_calibration.ipynb #d1111221
 def calibrate(
     val: pd.DataFrame | None,  # predictions of one condition, split 'val': label, group, p_anger ... p_surprise
     test: pd.DataFrame | None,  # the same of split 'test'
     *,
     n_boot: int = 2000,  # bootstrap draws of groups
     seed: int = 0,  # of the draws
-) -> dict:  # {"ece", "floor", "nll", "bins", "temperature", "ece_scaled", "floor_scaled", "nll_scaled", "bins_scaled", "n_val"}
+) -> dict:  # of `reliability`, the same with names that end in _scaled, "temperature", "n_val"
     """Reliability of the test probabilities as they are and after temperature scaling; the temperature comes from `val` alone.
 
-    `ece*` and `nll*` are metrics, `bins*` lists of {"confidence", "accuracy", "low", "high", "n"}, as `reliability` gives them. {} without
-    validation or test rows, or without probabilities in either.
+    {} without validation or test rows, or without probabilities in either.
     """
     p_val, p_test = _probabilities(val), _probabilities(test)
     if p_val is None or p_test is None:

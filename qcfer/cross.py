@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['borrowed_predictions', 'cross', 'shared_conditions']
 
-# %% ../nbs/11e_cross.ipynb #362581bf
+# %% ../nbs/11e_cross.ipynb #fcc9020e
 import json
 import os
 from pathlib import Path
@@ -15,9 +15,9 @@ import pandas as pd
 from .ablate import all_classes, prediction_rows
 from .datasets import manifest_sha256
 from .evaluate import evaluate
-from .files import atomic_path, sha256
+from .files import atomic_path
 from .pfn import FUSED
-from .pipeline import Config, Meter, code_version, freeze, model_name, provenance, versus_raw
+from .pipeline import Config, Meter, adjust, freeze, model_name, provenance, run_id, versus_raw
 
 # %% ../nbs/11e_cross.ipynb #d670fca7
 def borrowed_predictions(
@@ -36,10 +36,12 @@ def borrowed_predictions(
             tables[condition] = prediction_rows(faces.manifest[test], seen, seen.argmax(1)).assign(condition=condition)
     return tables
 
-# %% ../nbs/11e_cross.ipynb #b9fb4e47
+# %% ../nbs/11e_cross.ipynb #2cbab369
 def _cross_record(trained, config, ids, manifest, tables, meter):
     record = json.loads((trained / "run.json").read_text(encoding="utf-8"))
     scores = {name: evaluate(rows, seed=config.seed) for name, rows in tables.items()}
+    versus = {name: versus_raw(tables["raw"], rows, config.seed) for name, rows in tables.items() if name != "raw"}
+    adjust(list(versus.values()))
     return {
         "config": {"train": record["config"]["dataset"], "test": config.dataset},
         "train_run": trained.name,
@@ -47,12 +49,12 @@ def _cross_record(trained, config, ids, manifest, tables, meter):
         **provenance(manifest),
         "ids": ids,
         "cross": scores,
-        "versus_raw": {name: versus_raw(tables["raw"], rows, config.seed) for name, rows in tables.items() if name != "raw"},
+        "versus_raw": versus,
         "timings_s": meter.timings_s,
         "peak_memory_mb": meter.peak_memory_mb,
     }
 
-# %% ../nbs/11e_cross.ipynb #8642d111
+# %% ../nbs/11e_cross.ipynb #4f281f1c
 def cross(
     trained: str | os.PathLike,  # a finished run's folder: its models are used
     config: Config,  # of the other set; its conditions are those of the run that can be had there
@@ -67,7 +69,7 @@ def cross(
     faces, ids, _ = freeze(config, out, meter)
     if ids["embedder"] != record["ids"]["embedder"]:
         raise ValueError(f"expected the embedder of the run, {record['ids']['embedder']}; found {ids['embedder']}")
-    name = sha256(json.dumps([trained.name, ids, manifest_sha256(faces.manifest), code_version()], sort_keys=True))[:12]
+    name = run_id(config, {"trained": trained.name} | ids, manifest_sha256(faces.manifest))
     finished = out / f"{record['config']['dataset']}-to-{config.dataset}" / name
     if (finished / "run.json").is_file():
         return finished

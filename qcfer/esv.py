@@ -61,19 +61,21 @@ def _accelerated():
         return None
     return Accelerated
 
-# %% ../nbs/08_esv.ipynb #4f7cae4d
+# %% ../nbs/08_esv.ipynb #d7680313
 _FITTED = ("support_", "support_vectors_", "dual_coef_", "intercept_", "classes_", "n_features_in_", "class_weight_")
 
 
 class KernelSVC(SVC):
     """scikit-learn's SVC with an RBF kernel, solved by scikit-learn-intelex where that runs and evaluated by matrix products.
 
-    Parameters and attributes are those of `sklearn.svm.SVC`. Of classes with equal votes the most confident is predicted, as with
-    `break_ties=True`. Fitted state is plain arrays in either case.
+    Parameters and attributes are those of `sklearn.svm.SVC`, but that `kernel` stays 'rbf'. Of classes with equal votes the most
+    confident is predicted, as with `break_ties=True`. Fitted state is plain arrays in either case.
     """
 
     def fit(self, X, y, sample_weight=None):
-        """Fit to X (N, D) and y (N,)."""
+        """Fit to X (N, D) and y (N,); raises `ValueError` for another kernel than 'rbf'."""
+        if self.kernel != "rbf":
+            raise ValueError(f"expected kernel 'rbf'; found {self.kernel!r}: use sklearn.svm.SVC")
         accelerated = _accelerated()
         if accelerated is None:
             super().fit(X, y, sample_weight)
@@ -81,8 +83,8 @@ class KernelSVC(SVC):
             solved = accelerated(**self.get_params()).fit(X, y, sample_weight)
             for name in _FITTED:
                 setattr(self, name, getattr(solved, name))
-        spread = X.var() if self.gamma == "scale" else None
-        self._gamma = 1 / (X.shape[1] * spread) if spread else 1.0 if self.gamma == "scale" else self.gamma
+        spread = X.shape[1] * X.var() if self.gamma == "scale" else X.shape[1]
+        self._gamma = self.gamma if not isinstance(self.gamma, str) else 1 / spread if spread else 1.0
         self._owner = np.searchsorted(self.classes_, np.asarray(y)[self.support_])
         self.support_vectors_ = np.ascontiguousarray(self.support_vectors_, dtype=X.dtype)
         return self
@@ -170,23 +172,37 @@ def _foreseen(name, X, y, groups, class_weight, seed, held):
     fitted = _fit_candidate(name, X, y, groups, class_weight, seed)
     return fitted.classes_, fitted.predict_proba(held)
 
-# %% ../nbs/08_esv.ipynb #0e8eb6c6
+# %% ../nbs/08_esv.ipynb #9ec4228e
 def _folds(count, y, groups, seed):
-    "Stratified splits, by groups where some have several rows; fewer of them where a class has fewer rows."
-    count = int(max(2, min(count, np.unique(y, return_counts=True)[1].min())))
+    "Stratified splits, by groups where some have several rows; fewer of them where a class has fewer rows, or the groups are fewer."
+    distinct = len(y) if groups is None else len(np.unique(groups))
+    if distinct < 2:
+        raise ValueError(f"expected two groups or more; found one for all {len(y)} rows: nothing could be held out")
+    count = int(max(2, min(count, distinct, np.unique(y, return_counts=True)[1].min())))
     options = {"n_splits": count, "shuffle": True, "random_state": seed}
-    if groups is None or len(np.unique(groups)) == len(y):
+    if distinct == len(y):
         return list(StratifiedKFold(**options).split(y, y))
     return list(StratifiedGroupKFold(**options).split(y, y, groups))
 
 
 def _calibration_folds(y, groups, seed):
     "Three folds; by rows after all where groups would keep a class from being trained, and its scores would mean nothing."
+    if groups is not None and len(np.unique(groups)) < 2:
+        return _folds(3, y, None, seed)
     folds = _folds(3, y, groups, seed)
     whole = all(len(np.unique(y[train])) == len(np.unique(y)) for train, _ in folds)
     return folds if whole else _folds(3, y, None, seed)
 
-# %% ../nbs/08_esv.ipynb #9c30bcb3
+
+def _rankable(names, y, splits):
+    "The candidates; no kernel machine where a fold trains on a single row of a class: to calibrate it, a row is held out of the fold."
+    lone = [number for number, (train, _) in enumerate(splits, 1) if np.unique(y[train], return_counts=True)[1].min() < 2]
+    kept = [name for name in names if not lone or kind(name) != "SVM"]
+    if not kept:
+        raise ValueError(f"expected for SVM alone two rows or more of each class that a fold trains on; found one in fold {lone[0]}")
+    return kept
+
+# %% ../nbs/08_esv.ipynb #d22d8a8f
 class ESV(ClassifierMixin, BaseEstimator):
     """Ensemble soft voting: candidates ranked on held-out rows, the best refitted on all rows, their probabilities averaged.
 
@@ -209,7 +225,8 @@ class ESV(ClassifierMixin, BaseEstimator):
         w = N / (C n) for each class, and the floor of 0.3 in the random forests; weights of indices into `classes_`; or every row
         alike.
     svm_max_samples : int
-        With more rows than this the kernel machines are left out; with a preset, at the latest above the paper's 20,000.
+        With more rows than this the kernel machines are left out; with a preset, at the latest above the paper's 20,000. So they are
+        where a class has fewer than 4 rows, or a single one in what a fold trains on.
     random_state : int, RandomState or None
         Draws folds and forests.
     memory : None, folder or object with the interface of joblib.Memory
@@ -260,7 +277,8 @@ class ESV(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, groups=None):
         """Rank, pick and refit on X (N, D) and y (N,); rows of one group stay in one fold.
 
-        Raises `ValueError` for NaN, a single class, in all rows or those a fold trains on, or a parameter out of its range.
+        Raises `ValueError` for NaN, a single class, in all rows or those a fold trains on, a single group, or a parameter out of its
+        range.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False)
         _check_rows(X, groups)
@@ -270,7 +288,9 @@ class ESV(ClassifierMixin, BaseEstimator):
             raise ValueError(f"expected rows of two classes or more; found one class, {self.classes_[0]}")
         names = self.usable_candidates(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 2))
-        held = None if self.cv is None else self._hold_out(X, codes, groups, names, seed)
+        splits = None if self.cv is None else self._splits(X, codes, groups, seed)
+        names = _rankable(names, codes, splits or [])
+        held = None if splits is None else self._hold_out(X, codes, groups, names, seed, splits)
         chosen = self._choose(names, codes, held)
         self.preprocess_, features = self._preprocess(X)
         fit = check_memory(self.memory).cache(_timed_fit)
@@ -335,9 +355,9 @@ class ESV(ClassifierMixin, BaseEstimator):
             return self.candidates
         return PRESETS.get(self.candidates) if isinstance(self.candidates, str) else None
 
-    def _hold_out(self, X, codes, groups, names, seed):
+    def _hold_out(self, X, codes, groups, names, seed, splits):
         "Held-out rows (V,) and every candidate's probabilities of them (K, V, C)."
-        splits, foresee = self._splits(X, codes, groups, seed), check_memory(self.memory).cache(_foreseen)
+        foresee = check_memory(self.memory).cache(_foreseen)
         rows = np.concatenate([held for _, held in splits])
         found = [np.zeros((len(rows), len(self.classes_)), np.float32) for _ in names]
         start = 0

@@ -39,9 +39,9 @@ def confusion(
     _same_length(y_true=true, y_pred=predicted)
     return np.bincount(true * 7 + predicted, minlength=49).reshape(7, 7)
 
-# %% ../nbs/09_evaluate.ipynb #8327913e
-def _share(part, whole):
-    return np.divide(part, whole, out=np.zeros(np.shape(part)), where=whole > 0)
+# %% ../nbs/09_evaluate.ipynb #0bc2230c
+def _share(part, whole):  # NaN where the whole is nothing
+    return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
 def _rates(matrices):  # (B, 7, 7) counts -> {name: (B,) or (B, 7)}
@@ -50,8 +50,8 @@ def _rates(matrices):  # (B, 7, 7) counts -> {name: (B,) or (B, 7)}
     recall, f1 = _share(hits, truths), _share(2 * hits, truths + guesses)
     return {
         "accuracy": _share(hits.sum(1), truths.sum(1)),
-        "balanced_accuracy": recall.sum(1) / (truths > 0).sum(1),
-        "macro_f1": f1.sum(1) / (truths + guesses > 0).sum(1),
+        "balanced_accuracy": np.nanmean(recall, 1),
+        "macro_f1": np.nanmean(f1, 1),
         "precision": _share(hits, guesses),
         "recall": recall,
         "f1": f1,
@@ -86,7 +86,40 @@ def _metric(value, draws, n):
     low, high = np.percentile(draws, [2.5, 97.5])
     return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}
 
-# %% ../nbs/09_evaluate.ipynb #6105b21a
+# %% ../nbs/09_evaluate.ipynb #c8d38255
+_Z2 = 1.959964**2
+
+
+def _rate(value, draws, n, groups):
+    "The metric of a share over the draws that have one; by Wilson's interval over `groups` for a share of 0 or 1; zeros for NaN."
+    if np.isnan(value):
+        return {"value": 0.0, "low": 0.0, "high": 0.0, "n": int(n)}
+    if value in (0, 1):
+        reach = float(_Z2 / (groups + _Z2))
+        low, high = (1 - reach, 1.0) if value else (0.0, reach)
+        return {"value": float(value), "low": low, "high": high, "n": int(n)}
+    known = draws[~np.isnan(draws)]
+    return _metric(value, known if len(known) else [0, 1], n)
+
+
+def _mean_rate(value, draws, n, classes):
+    "The metric of the mean of `classes`, metrics themselves."
+    if value not in (0, 1):
+        return _metric(value, draws, n)
+    return {"value": float(value)} | {side: float(np.mean([rate[side] for rate in classes])) for side in ("low", "high")} | {"n": int(n)}
+
+# %% ../nbs/09_evaluate.ipynb #177464e4
+def _class_rates(counts, draws):  # (groups, 7, 7), of `_rates` -> {class: {name: metric, "n": faces, "groups": those with such a face}}
+    values, support = _rates(counts.sum(0)[None]), counts.sum((0, 2))
+    true, guessed = counts.any(2), counts.any(1)
+    behind = {"precision": guessed.sum(0), "recall": true.sum(0), "f1": (true | guessed).sum(0) / np.where(values["f1"][0] == 0, 2, 1)}
+    return {
+        label: {name: _rate(values[name][0, c], draws[name][:, c], support[c], groups[c]) for name, groups in behind.items()}
+        | {"n": int(support[c]), "groups": int(behind["recall"][c])}
+        for c, label in enumerate(CLASSES)
+    }
+
+# %% ../nbs/09_evaluate.ipynb #21bb27b0
 def score(
     y_true,  # (N,) class indices 0..6
     y_pred,  # (N,) class indices 0..6
@@ -97,22 +130,21 @@ def score(
 ) -> dict:  # accuracy, balanced_accuracy, macro_f1, and per_class precision, recall, f1: each {"value", "low", "high", "n"}, 0..1
     """Metrics with 95 % percentile bootstrap intervals over groups.
 
-    Point values equal scikit-learn's with `zero_division=0`, and so does every draw. `n` counts faces, in `per_class` those of
-    the class; a class with `n` 0 has only zeros. Intervals from fewer than about twenty groups are too narrow, and from a single
-    one they have no width. The order of the rows does not matter.
+    Point values equal scikit-learn's with `zero_division=0`. `n` counts faces, in `per_class` those of the class, with the `groups` that
+    they come from. Draws without a face of the class do not count for its recall, those without a prediction of it not for its precision; a
+    rate without either has only zeros. Where all groups are right, or all wrong, the interval is Wilson's over groups. Others from fewer
+    than about twenty groups are too narrow, and from a single one they have no width. The order of the rows does not matter.
     """
     true, predicted = _indices(y_true, "y_true"), _indices(y_pred, "y_pred")
     _same_length(y_true=true, y_pred=predicted, groups=groups)
     counts = _group_counts(true * 7 + predicted, 49, groups)
-    values, draws = _rates(counts.sum(0).reshape(1, 7, 7)), _rates(_resample(counts, n_boot, seed).reshape(-1, 7, 7))
-    scores = {name: _metric(values[name][0], draws[name], len(true)) for name in ("accuracy", "balanced_accuracy", "macro_f1")}
-    support = np.bincount(true, minlength=7)
-    scores["per_class"] = {
-        label: {name: _metric(values[name][0, c], draws[name][:, c], support[c]) for name in ("precision", "recall", "f1")}
-        | {"n": int(support[c])}
-        for c, label in enumerate(CLASSES)
-    }
-    return scores
+    draws, counts, n = _rates(_resample(counts, n_boot, seed).reshape(-1, 7, 7)), counts.reshape(-1, 7, 7), len(true)
+    values, classes = {name: value[0] for name, value in _rates(counts.sum(0)[None]).items()}, _class_rates(counts, draws)
+    scores = {"accuracy": _rate(values["accuracy"], draws["accuracy"], n, len(counts))}
+    for name, part in (("balanced_accuracy", "recall"), ("macro_f1", "f1")):
+        defined = [rates[part] for rates, value in zip(classes.values(), values[part]) if not np.isnan(value)]
+        scores[name] = _mean_rate(values[name], draws[name], n, defined)
+    return scores | {"per_class": classes}
 
 # %% ../nbs/09_evaluate.ipynb #19c5363f
 def _parts(test):
@@ -246,7 +278,7 @@ def _paired(predictions, conditions):  # -> {condition: its test rows, sorted by
             raise ValueError(f"expected the same test faces, each once, in the conditions raw and {name}; found others")
     return tables
 
-# %% ../nbs/09_evaluate.ipynb #b586567e
+# %% ../nbs/09_evaluate.ipynb #58a4177e
 def _recovered(raw, frontalized, oracle, groups, n_boot, seed):  # (N,) bool each: which faces are right; None without headroom
     right = (np.arange(8)[:, None] >> [2, 1, 0]) & 1  # cell -> whether raw, frontalized, oracle are right
     counts = _group_counts(4 * raw + 2 * frontalized + oracle, 8, groups)
@@ -254,7 +286,7 @@ def _recovered(raw, frontalized, oracle, groups, n_boot, seed):  # (N,) bool eac
     gains, rooms = draws[:, 1] - draws[:, 0], draws[:, 2] - draws[:, 0]
     if totals[2] <= totals[0] or np.percentile(rooms, 2.5, method="lower") <= 0:
         return None
-    shares = _share(gains, rooms)
+    shares = np.divide(gains, rooms, out=np.zeros(len(rooms)), where=rooms > 0)
     value = (totals[1] - totals[0]) / (totals[2] - totals[0])
     low = np.percentile(np.where(rooms > 0, shares, -np.inf), 2.5, method="lower")
     high = np.percentile(np.where(rooms > 0, shares, np.inf), 97.5, method="higher")

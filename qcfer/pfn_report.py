@@ -20,7 +20,7 @@ from .posebench_plots import condition_name
 from .quality import SCORES, VERDICTS, Thresholds
 from .report import Run, caption
 
-# %% ../nbs/11c_pfn_report.ipynb #d74631b0
+# %% ../nbs/11c_pfn_report.ipynb #4e9c9c07
 def _percent(metric, sign=""):
     return f"{100 * metric['value']:{sign}.1f} [{100 * metric['low']:{sign}.1f}, {100 * metric['high']:{sign}.1f}]"
 
@@ -38,7 +38,7 @@ def gain_table(
         if "profile" in metrics:
             row["beyond 30°"] = _percent(metrics["profile"]["accuracy"])
             row["gain beyond 30°"] = _percent(versus["profile"], "+") if "profile" in versus else ""
-            row["p"] = _p(versus["profile"]["p_permutation"]) if "profile" in versus else ""
+            row["p"] = _p(versus["profile"]["p_holm"]) if "profile" in versus else ""
         rows[condition_name(name)] = row
     return pd.DataFrame(rows).T.fillna("")
 
@@ -46,16 +46,17 @@ def gain_table(
 def _p(value):
     return "<\N{NO-BREAK SPACE}0.001" if value < 0.001 else f"{value:.3f}"
 
-# %% ../nbs/11c_pfn_report.ipynb #e377599c
+# %% ../nbs/11c_pfn_report.ipynb #f70190d3
 def gain_caption(run: Run, number: int = 1):  # Markdown
     "Which frontalizers help beyond chance."
     versus = {name: part["versus_raw"]["profile"] for name, part in _frontalized(run).items() if "profile" in part["versus_raw"]}
-    helped = [f"{name} ({100 * v['value']:+.1f} points)" for name, v in versus.items() if v["low"] > 0]
-    rest = [name for name, v in versus.items() if v["low"] <= 0 <= v["high"]]
-    hurt = [f"{name} ({100 * v['value']:+.1f} points)" for name, v in versus.items() if v["high"] < 0]
+    sure = {name: v for name, v in versus.items() if v["p_holm"] < 0.05}
+    named = {name: f"{name} ({100 * v['value']:+.1f} points)" for name, v in sure.items()}
+    helped, hurt = ([named[name] for name, v in sure.items() if (v["value"] > 0) == up] for up in (True, False))
+    rest = [name for name in versus if name not in sure]
     words = [f"Help beyond 30°: {', '.join(helped)}." if helped else "", f"Hurt: {', '.join(hurt)}." if hurt else ""]
     words.append(f"Within chance: {', '.join(rest)}." if rest else "")
-    each = "Each condition is trained and tested on pictures made its own way; p by flipping signs subject by subject."
+    each = "Each condition is trained and tested on pictures made its own way; p by flipping signs subject by subject, after Holm."
     metrics = run.metrics.get("profile", run.metrics["test"])["accuracy"]
     return caption(number, " ".join(filter(None, [*words, each])), metrics, kind="Table")
 

@@ -7,9 +7,10 @@ __all__ = ['GATE', 'ANGLES', 'ESTIMATED', 'MAP_POINTS', 'Config', 'code_version'
            'embed_faces', 'Faces', 'frontal_views', 'main_condition', 'whole_method', 'train_conditions',
            'train_with_duplicates', 'find_ladders', 'train_ladders', 'overall', 'ladder_record', 'model_name',
            'train_on_frontal', 'measure_posebench', 'save_pictures', 'project_features', 'versions', 'provenance',
-           'run_id', 'versus_raw', 'run', 'freeze', 'review_table', 'journal', 'judged_by', 'pass_gate', 'demo_run']
+           'run_id', 'adjust', 'versus_raw', 'run', 'freeze', 'review_table', 'journal', 'judged_by', 'pass_gate',
+           'demo_run']
 
-# %% ../nbs/11_pipeline.ipynb #7e313813
+# %% ../nbs/11_pipeline.ipynb #3ed9b746
 import json
 import os
 import re
@@ -55,10 +56,10 @@ from .attention import attention_figure, attention_maps, probe_directions
 from .calibration import calibrate as calibrate_probabilities
 from .cartoons import draw_faces
 from .check import write_check
-from .curves import margin, scaling_effect, threshold_sweep, yaw_curve
+from .curves import margin, margin_difference, scaling_effect, threshold_sweep, yaw_curve
 from .datasets import FaceImages, manifest_sha256, prepare
 from .embed import get_embedder
-from .evaluate import HEADROOM, compare, evaluate, posebench_score, project, score, stratified_sample
+from .evaluate import HEADROOM, compare, evaluate, holm, posebench_score, project, score, stratified_sample
 from .evaluate import ladder as score_ladder
 from .fidelity import identification, landmark_error, pose_error, pose_offset
 from .files import atomic_path, cache_dir, file_sha256, sha256
@@ -80,11 +81,11 @@ from qcfer.pfn import (
 )
 from .pose import AnnotationPose, get_pose_estimator, is_profile, yaw_bin
 from .posebench import MANIFEST, contact_sheet, generate, settings, strip_pictures
-from .quality import Thresholds, best_threshold, calibrate, gated_accuracy, judge
+from .quality import Thresholds, best_threshold, calibrate, face_key, gated_accuracy, judge
 from .review import apply_verdicts, failures, gallery, read_verdicts
 from .store import compute
 
-# %% ../nbs/11_pipeline.ipynb #03fe4f3c
+# %% ../nbs/11_pipeline.ipynb #08452406
 GATE = {"identity": None}
 "Thresholds of the gate that are not the paper's: without a face recogniser's weights there is no identity score."
 
@@ -142,6 +143,7 @@ class Config:
             if unknown:
                 known = ", ".join(estimator.get_params(deep=False))
                 raise ValueError(f"expected {name} settings out of {known}; found {', '.join(unknown)}")
+        Method(esv=self.esv)
 
 # %% ../nbs/11_pipeline.ipynb #940965b9
 # modules that show what others computed, or that no run uses
@@ -378,7 +380,17 @@ def overall(
         return {name: metric for name, metric in metrics.items() if name != "per_class"}
     return {name: overall(part) for name, part in metrics.items()}
 
-# %% ../nbs/11_pipeline.ipynb #f563e5a4
+# %% ../nbs/11_pipeline.ipynb #62f2c340
+def _margins(rows, reference, seed):
+    "Mean margin of a rung on the test faces, and how it differs from the reference's; None without probabilities, or of itself."
+    test, other = (table[table["split"] == "test"] for table in (rows, reference))
+    told, both = (all(table[PROBABILITIES].notna().all(axis=None) for table in tables) for tables in ([test], [test, other]))
+    return {
+        "margin": margin(test, seed=seed) if told else None,
+        "margin_versus": margin_difference(other, test, seed=seed) if both and rows is not reference else None,
+    }
+
+
 def ladder_record(
     ladder: Ladder,
     method: Method,
@@ -390,8 +402,7 @@ def ladder_record(
     methods, scored = ladder.methods(method), score_ladder(rows, ladder.reference, ladder.cumulative, seed=seed)
     for entry in scored:
         facts = {key: value for key, value in rungs[entry["name"]].facts.items() if key != "candidates"}
-        test = rows[entry["name"]].query("split == 'test'")
-        entry["facts"] = facts | {"margin": margin(test, seed=seed) if test[PROBABILITIES].notna().all(axis=None) else None}
+        entry["facts"] = facts | _margins(rows[entry["name"]], rows[ladder.reference], seed)
         entry["settings"] = asdict(methods[entry["name"]])
         entry["metrics"] = overall(entry["metrics"])
     shown = {"title": ladder.title, "source": ladder.source, "cumulative": ladder.cumulative, "reference": ladder.reference}
@@ -427,7 +438,7 @@ def train_on_frontal(
         tables.append(prediction_rows(manifest[test], seen, seen.argmax(1)).assign(condition=name))
     return pd.concat(tables, ignore_index=True)
 
-# %% ../nbs/11_pipeline.ipynb #564650b7
+# %% ../nbs/11_pipeline.ipynb #bd62e3ea
 def _subsets(manifest):
     "The parts of the profile subset, by the true yaw."
     yaw = manifest["yaw"].to_numpy()
@@ -439,11 +450,20 @@ def _scored(rows, subset, seed):
     return score(rows["label"][subset], rows["predicted"][subset], rows["group"][subset], seed=seed)["accuracy"]
 
 
+def _gain(a, b, chosen, seed):
+    "Accuracy of the predictions b minus that of a, on the chosen of the same faces."
+    one, other = a[chosen], b[chosen]
+    return compare(one["label"], one["predicted"], other["predicted"], one["group"], seed=seed)
+
+
 def _effect(conditions, trained_on_frontal, seed):
     "What the pose costs, on the test faces turned beyond 30 degrees."
     tables = {"frontal_to_frontal": trained_on_frontal["frontal"], "frontal_to_profile": trained_on_frontal["raw"]}
     tables |= {f"{name}_profile": conditions[name][conditions[name]["split"] == "test"] for name in ("raw", "oracle")}
-    return {name: _scored(rows, is_profile(rows["yaw"].to_numpy()), seed) for name, rows in tables.items()}
+    turned = is_profile(trained_on_frontal["raw"]["yaw"].to_numpy())
+    gains = {"turning": ("frontal_to_frontal", "frontal_to_profile"), "training_on_turned": ("frontal_to_profile", "raw_profile")}
+    scores = {name: _scored(rows, is_profile(rows["yaw"].to_numpy()), seed) for name, rows in tables.items()}
+    return scores | {name: _gain(tables[one], tables[other], turned, seed) for name, (one, other) in gains.items()}
 
 # %% ../nbs/11_pipeline.ipynb #69020743
 def _fidelity(config, faces, trained_on_frontal):
@@ -543,7 +563,7 @@ def _frontalized_strips(config, strip, out):
     makers = [find_frontalizer(name, estimator, **_qwen(config)) for name in names]
     return [list(frontalize_set(maker, pictures, poses, landmarks, out)[0]) for maker in makers]
 
-# %% ../nbs/11_pipeline.ipynb #bc4b6ec3
+# %% ../nbs/11_pipeline.ipynb #73430d2d
 MAP_POINTS = 2_000
 
 
@@ -566,6 +586,7 @@ def project_features(
         x, y = project(spaces[space], method, config.seed).T
         tables.append(manifest.iloc[chosen][["image", "label"]].assign(space=space, method=method, x=x, y=y))
     summary = {"n_components": int(afp.n_components_), "cumulative_variance": np.round(afp.cumulative_variance_, 6).tolist()}
+    summary["share_without_iqr"] = round(float(afp.degenerate_.mean()), 4)
     empty = pd.DataFrame(columns=["image", "label", "space", "method", "x", "y"])
     return pd.concat(tables, ignore_index=True) if tables else empty, summary, scaling_effect(features[~test], afp, config.seed)
 
@@ -617,7 +638,7 @@ def _counts(manifest):
     order = [name for name in ("train", "val", "test", "duplicates") if name in table.index]
     return {name: dict(zip(CLASSES, map(int, table.loc[name]))) for name in order}
 
-# %% ../nbs/11_pipeline.ipynb #4bd1b865
+# %% ../nbs/11_pipeline.ipynb #25158b80
 def _condition_records(config, ids, tables, rungs):
     "Every trained condition: models, metrics, what it gains on the pictures as they are, and the time it took; the main one first."
     shared = {name: ids[name] for name in ("pose", "frontalizer", "embedder")}
@@ -634,7 +655,17 @@ def _condition_records(config, ids, tables, rungs):
         }
         records[name] |= {"yaw_curve": yaw_curve(test, seed=config.seed)} if "yaw" in test else {}
         records[name] |= {} if as_they_are else {"versus_raw": versus_raw(tables["raw"], rows, config.seed)}
+    adjust([part["versus_raw"] for part in records.values() if "versus_raw" in part])
     return records
+
+
+def adjust(
+    versus: list[dict],  # of `versus_raw`, one a condition
+):
+    "Add `p_holm` to comparisons that are shown and judged together (Holm's correction over conditions and subsets)."
+    family = [comparison for parts in versus for comparison in parts.values()]
+    for comparison, p in zip(family, holm([comparison["p_permutation"] for comparison in family])):
+        comparison["p_holm"] = float(p)
 
 
 def versus_raw(raw: pd.DataFrame, rows: pd.DataFrame, seed: int) -> dict:  # {"test": compare(), "profile": compare()}
@@ -683,7 +714,7 @@ def _frontalize(config, name, images, manifest, found, estimator, out):
 def _qwen(config):
     return config.qwen | ({} if config.device == "cpu" else {"device": config.device})
 
-# %% ../nbs/11_pipeline.ipynb #17d4f075
+# %% ../nbs/11_pipeline.ipynb #5f693209
 def freeze(
     config: Config,
     out: Path,
@@ -725,10 +756,21 @@ def freeze(
     if (main := main_condition(config.conditions)) != "raw":
         pictures = scores[main][1]
     with meter.stage("embed"):
-        others = {spec: embed_faces(pictures, spec, out, config.device)[0] for spec in config.extractors if "extractors" in config.ladders}
+        extracted = {spec: embed_faces(pictures, spec, out, config.device) for spec in config.extractors if "extractors" in config.ladders}
     reviews = {name: file_sha256(book)[:12] for name in names if (book := journal(config, name, out)).is_file()}
     ids = {"pose": getattr(estimator, "id", pose), "frontalizer": "none", "embedder": embedder, "frontalizers": names, "reviews": reviews}
+    ids |= {"extractors": {spec: name for spec, (_, name) in extracted.items()}, "prompts": _prompts_id(config)}
+    others = {spec: seen for spec, (seen, _) in extracted.items()}
     return Faces(manifest, root, features, frontal, views, found, tuple(config.conditions), others), ids, scores
+
+
+def _prompts_id(config):
+    "Which sentences a text tower is asked; '' for an embedder without one."
+    if not config.embedder.startswith("open_clip:"):
+        return ""
+    from qcfer.zero_shot import load_prompts
+
+    return load_prompts().id
 
 # %% ../nbs/11_pipeline.ipynb #1ed86e68
 def _refined(config, estimator, raw, seen, poses):
@@ -819,7 +861,16 @@ def judged_by(config: Config, name: str, scores: pd.DataFrame, out: Path) -> pd.
     book = journal(config, name, out)
     return apply_verdicts(judged, read_verdicts(book)) if book.is_file() else judged
 
-# %% ../nbs/11_pipeline.ipynb #5aeefc11
+# %% ../nbs/11_pipeline.ipynb #5bca56b1
+def _gate_gain(judged, frontalized, raw, seed):
+    "What reverting the rejected pictures gains on the turned test faces, with its tests."
+    key = face_key(judged, frontalized, raw)
+    judged, new, old = (table[table["split"] == "test"].set_index(key) for table in (judged, frontalized, raw))
+    new, old = new.loc[judged.index], old.loc[judged.index]
+    gated = new["predicted"].where(judged["verdict"] == "accept", old["predicted"])
+    return compare(new["label"], new["predicted"], gated, new["group"], seed=seed)
+
+
 def pass_gate(
     config: Config,
     judged: pd.DataFrame,  # of `judged_by`
@@ -828,7 +879,7 @@ def pass_gate(
 ) -> tuple[pd.DataFrame, dict]:  # the calibration curve; what the gate does to the test faces
     "What reverting the rejected pictures does, and which threshold the val faces would have chosen."
     curve = calibrate(judged, frontalized, raw, seed=config.seed)
-    gate = gated_accuracy(judged, frontalized, raw, seed=config.seed)
+    gate = gated_accuracy(judged, frontalized, raw, seed=config.seed) | {"gain": _gate_gain(judged, frontalized, raw, config.seed)}
     return curve, gate | {"verdicts": judged["verdict"].value_counts().to_dict(), "best_threshold": best_threshold(curve)}
 
 # %% ../nbs/11_pipeline.ipynb #29270b82
@@ -895,9 +946,9 @@ def _save_gates(config, faces, conditions, scores, publish, out, work):
             aside.write_text(side_by_side(faces.manifest, FaceImages(faces.manifest, faces.root), pictures, config.seed), encoding="utf-8")
     return gates
 
-# %% ../nbs/11_pipeline.ipynb #784ec5b0
-def _prompted(config, faces):
-    "The test faces classified by text prompts alone, where the embedder has a text tower."
+# %% ../nbs/11_pipeline.ipynb #ae662d91
+def _prompted(config, faces, trained):
+    "The test faces classified by text prompts alone, where the embedder has a text tower, and against what was trained on raw pictures."
     if not config.embedder.startswith("open_clip:"):
         return {}
     from qcfer.zero_shot import load_prompts, zero_shot
@@ -905,7 +956,8 @@ def _prompted(config, faces):
     test, prompts = (faces.manifest["split"] == "test").to_numpy(), load_prompts()
     seen = zero_shot(config.embedder, faces.features[test], prompts, config.device)
     rows = prediction_rows(faces.manifest[test], seen, seen.argmax(1))
-    return {"zero_shot": {"metrics": evaluate(rows, seed=config.seed), "prompts": prompts.id}}
+    versus = versus_raw(trained, rows, config.seed)
+    return {"zero_shot": {"metrics": evaluate(rows, seed=config.seed), "versus_trained": versus, "prompts": prompts.id}}
 
 
 def _costs(config, faces, facts, meter):
@@ -934,7 +986,7 @@ def _record(config, work, faces, ids, conditions, ladders, rungs, afp, posebench
     manifest, main = faces.manifest, main_condition(config.conditions)
     measured = dict(posebench)
     headroom = {"headroom": measured.pop("headroom")} if measured else {}
-    own = {"posebench": measured, "frontalizers": ids["frontalizers"]}
+    own = {"posebench": measured, "frontalizers": ids["frontalizers"], "extractors": ids["extractors"]}
     return {
         "config": {key: value for key, value in asdict(config).items() if key not in (*_PLACES, "seed")},
         "seed": config.seed,
@@ -950,7 +1002,8 @@ def _record(config, work, faces, ids, conditions, ladders, rungs, afp, posebench
         "afp": afp,
         "timings_s": meter.timings_s,
         "peak_memory_mb": meter.peak_memory_mb,
-    } | _prompted(config, faces[~manifest["duplicate"].to_numpy()]) | {name: part for name, part in own.items() if part}
+        **_prompted(config, faces[~manifest["duplicate"].to_numpy()], rungs["raw"].predictions),
+    } | {name: part for name, part in own.items() if part}
 
 # %% ../nbs/11_pipeline.ipynb #26b82bf0
 def _publish(work, finished):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit
 
@@ -18,18 +19,22 @@ from qcfer.ablate import (
     LADDERS,
     ONE_LR,
     PROBABILITIES,
+    UNWEIGHTED,
+    Ladder,
     Method,
     can_be_fitted,
     choices_ladder,
     extractor_ladder,
     fit_methods,
+    make_estimator,
     parameter_count,
     pca_ladder,
     seeds_ladder,
     val_fold,
 )
 from qcfer.afp import AFP
-from qcfer.esv import ESV
+from qcfer.esv import ESV, PRESETS
+from qcfer.evaluate import ladder as score_ladder
 
 LR = Method(esv={"candidates": ["LR C=0.1", "LR C=10"]})
 
@@ -167,6 +172,49 @@ def test_built_in_ladders_end_in_the_whole_method_where_they_say_so(name):
     assert "+ PFN" not in unturned and "+ pose normalization" not in unturned
 
 
+@pytest.mark.parametrize("name", LADDERS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method("geometric", esv=ONE_LR),
+        Method("geometric", esv={"candidates": {"LR": 1, "RF": 1}, "voting": "soft"}),
+        Method(afp=None, esv=UNWEIGHTED),
+        Method(esv={"cv": 5}),
+    ],
+    ids=["one LR", "soft LR + RF", "bare", "five folds"],
+)
+def test_the_reference_stays_whatever_it_equals(name, method):
+    ladder = LADDERS[name]
+    rungs = ladder.methods(method)
+    assert ladder.reference in rungs and rungs[ladder.reference] == method.changed(ladder.rungs[ladder.reference])
+    made = list(rungs.values())
+    assert all(one != two for one, two in zip(made, made[1:]))
+
+
+def test_of_twins_the_reference_stays():
+    assert list(LADDERS["modules"].methods(Method("geometric", esv=ONE_LR))) == ["embedding + LR", "+ PFN", "+ ESV (full)"]
+    same = {"a": {}, "b": {}, "c": {}, "other": {"seed": 1}, "d": {}}
+    assert list(Ladder("", same, "c").methods(Method())) == ["c", "other", "d"]  # twins that are no neighbours do no harm
+    assert list(Ladder("", same, "a").methods(Method())) == ["a", "other", "d"]
+
+
+def test_a_ladder_that_ends_in_one_classifier_is_scored(data, tmp_path):
+    ladder = LADDERS["modules"]
+    rungs = ladder.methods(Method(esv=ONE_LR))
+    rows = {name: rung.predictions for name, rung in zip(rungs, fit(list(rungs.values()), data, tmp_path))}
+    scored = score_ladder(rows, ladder.reference, ladder.cumulative, n_boot=20)
+    assert [entry["name"] for entry in scored] == ["embedding + LR", "+ ESV (full)"]
+
+
+def test_the_yardstick_is_the_same_whatever_is_configured():
+    own = {"normalize": False, "scaling": None, "n_components": 7, "whiten": True}
+    assert set(own) == set(AFP().get_params()) - {"random_state"}  # a new setting of AFP belongs into the yardstick, too
+    plain, configured = (LADDERS["reference"].methods(Method(afp=afp))["reference: SVC"] for afp in ({}, own))
+    assert configured == plain
+    afp = make_estimator(plain, np.zeros(0))[0]
+    assert afp.get_params() == AFP(normalize=False, scaling="standard", random_state=0).get_params()
+
+
 def test_components_change_one_thing_at_a_time():
     rungs = LADDERS["components"].methods(Method("geometric"))
     settings = [(rung.condition, rung.afp, rung.esv) for rung in rungs.values()]
@@ -188,6 +236,19 @@ def test_ladders_of_the_run():
     assert len({str(change) for change in choices.rungs.values()}) == len(choices.rungs)
 
 
+def test_the_seeds_reach_the_ensemble():
+    rungs = seeds_ladder(4, 3).methods(Method(seed=4)).values()
+    assert [make_estimator(rung, np.zeros(0)).random_state for rung in rungs] == [4, 5, 6]
+    with pytest.raises(ValueError, match="^expected one seed for all; found esv setting random_state=7: set seed instead$"):
+        Method(esv={"random_state": 7})
+
+
+def test_rungs_without_directions_whiten_none():
+    method = Method(afp={"whiten": True})
+    made = LADDERS["components"].methods(method)["+ robust scaling"], choices_ladder(["LR C=1"], 2_000, 1280).methods(method)["no PCA"]
+    assert [rung.afp for rung in made] == [{"n_components": None, "whiten": False}] * 2
+
+
 def test_a_choice_without_effect_is_left_out():
     some = {"no SVM beyond 20,000 rows", "SVM with C = 1"}
     assert not some & set(choices_ladder(["LR C=1", "SVM C=1"], 20_000, 1280).rungs)
@@ -195,6 +256,31 @@ def test_a_choice_without_effect_is_left_out():
     rungs = choices_ladder(["SVM C=5", "LR C=1", "SVM C=1"], 30_000, 1280).methods(Method())
     assert rungs["SVM with C = 1"] == Method(esv=AS_SELECTED | {"candidates": ["SVM C=1", "LR C=1"]})
     assert rungs["no SVM beyond 20,000 rows"] == Method(esv={"svm_max_samples": 20_000})
+
+
+@pytest.mark.parametrize("candidates", [*PRESETS, {"LR": 1, "RF": 1}])
+def test_how_many_vote_is_no_choice_where_counts_of_kinds_say_it(candidates):
+    choices, counted = choices_ladder(["LR C=1"], 2_000, 1280), {"one voter", "all candidates vote"}
+    rungs = choices.methods(Method(esv={"candidates": candidates}))
+    assert set(choices.rungs) - set(rungs) == counted and choices.reference in rungs
+    assert not counted & set(choices.methods(Method(esv={"cv": None})))
+    assert counted <= set(choices.methods(Method(esv={"candidates": "LR", "top_m": 2})))
+
+
+@pytest.mark.parametrize("cv", [{}, {"cv": 3}], ids=["val faces", "folds"])
+def test_weighted_voters_keep_their_weights_where_nothing_is_selected_anew(cv, tmp_path):
+    "The features as they are, the selected voters: what is left of a rung is the method itself, weights included."
+    X, label = make_classification(500, 12, n_informative=6, n_classes=4, random_state=0)
+    fold = np.where(np.arange(500) % 4, -1, 0)
+    method = Method(afp=None, esv={"candidates": ["LR C=0.1", "LR C=10", "SVM C=1"], "top_m": 2, "voting": "weighted"} | cv)
+    whole = make_estimator(method, fold).fit(X, label)
+    members = [row["name"] for row in whole.candidates_ if row["selected"]]
+    again = make_estimator(method.changed({"esv": AS_SELECTED | {"candidates": members}}), fold).fit(X, label)
+    assert whole.weights_[0] != whole.weights_[1]
+    assert again.weights_.tolist() == whole.weights_.tolist()
+    np.testing.assert_array_equal(again.predict_proba(X), whole.predict_proba(X))
+    rung = choices_ladder(members, 500, 12).methods(method)["no class weights"]
+    assert rung == method.changed({"esv": {"candidates": members, "class_weight": None, "top_m": 99}})
 
 
 def test_a_rung_that_no_candidate_can_fit_is_known_before():

@@ -92,6 +92,7 @@ def test_the_error_of_a_table_computed_by_hand():
     assert [(row["confidence"], row["accuracy"]) for row in found["bins"]] == [pytest.approx((0.6, 0.5)), pytest.approx((0.9, 0.75))]
     assert found["ece"]["value"] == pytest.approx((2 * 0.1 + 4 * 0.15) / 6)
     assert found["ece"]["n"] == 6
+    assert found["overconfidence"]["value"] == pytest.approx((4 * 0.9 + 2 * 0.6 - 4) / 6)
 
 
 def test_the_table_is_scikit_learns_curve():
@@ -109,6 +110,31 @@ def test_the_log_loss_is_scikit_learns():
     found = cal.reliability(rows[COLUMNS].to_numpy(), rows.label, rows.group, n_boot=100)["nll"]
     assert found["value"] == pytest.approx(log_loss(rows.label, rows[COLUMNS].to_numpy()))
     assert found["low"] < found["value"] < found["high"]
+
+
+@pytest.mark.parametrize(("sharpness", "side"), [(2.0, 1), (0.5, -1)])
+def test_overconfidence_tells_too_sure_from_too_modest(sharpness, side):
+    rows = world(12, 200, sharpness=sharpness)
+    p = rows[COLUMNS].to_numpy()
+    found = cal.reliability(p, rows.label, rows.group)["overconfidence"]
+    assert found["value"] == pytest.approx(p.max(1).mean() - (p.argmax(1) == rows.label).mean()) and found["n"] == 1000
+    assert min(side * found["low"], side * found["high"]) > 0
+
+
+def test_the_interval_of_overconfidence_holds_the_true_one():
+    p, held = world(999, 4000, sharpness=1.3)[COLUMNS].to_numpy(), []
+    truth = (p.max(1) - cal.scale(p, 1.3).max(1)).mean()
+    for seed in range(200):
+        rows = world(seed, 100, 8, sharpness=1.3)
+        found = cal.reliability(rows[COLUMNS].to_numpy(), rows.label, rows.group, n_boot=200, seed=seed)["overconfidence"]
+        held.append(found["low"] <= truth <= found["high"])
+    assert 0.89 <= np.mean(held) <= 0.99
+
+
+def test_a_bin_that_is_all_right_has_an_interval():
+    found = cal.reliability(only([0.9] * 10 + [0.5] * 10), [0] * 10 + [0, 1] * 5, np.arange(20) // 2, n_boot=50)["bins"]
+    assert [row["accuracy"] for row in found] == [0.5, 1.0]
+    assert found[1]["low"] == pytest.approx(5 / (5 + 1.96**2), abs=1e-4) and found[1]["high"] == 1  # five groups
 
 
 def test_many_faces_of_one_confidence_share_a_bin():
@@ -163,6 +189,7 @@ def test_the_temperature_comes_from_validation_faces_alone():
     found = cal.calibrate(val, test, n_boot=50)
     assert found["temperature"] == cal.fit_temperature(val[COLUMNS].to_numpy(), val.label) == pytest.approx(2, rel=0.1)
     assert found["ece_scaled"]["value"] > found["ece"]["value"] and found["n_val"] == len(val)
+    assert found["overconfidence"]["high"] < 0 and found["overconfidence_scaled"]["value"] < found["overconfidence"]["value"]
 
 
 def test_an_overconfident_classifier_is_repaired_and_the_record_is_json():

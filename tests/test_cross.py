@@ -1,6 +1,7 @@
 """One set's models on another's faces."""
 import json
 import shutil
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -39,6 +40,7 @@ def test_drawn_faces_with_their_page_and_a_place_in_the_site(trained, tmp_path):
     finished = cross(done.path, config, tmp_path / "out")
     assert finished.parent.name == "posebench-to-folder"
     assert cross(done.path, config, tmp_path / "out") == finished  # not made again
+    assert cross(done.path, replace(config, seed=1), tmp_path / "out") != finished
     rows = pd.read_parquet(finished / "predictions.parquet")
     manifest = pd.read_parquet(finished / "manifest.parquet")
     tested = manifest[(manifest["split"] == "test") & ~manifest["duplicate"]]

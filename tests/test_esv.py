@@ -84,6 +84,25 @@ def test_the_kernel_machine_is_scikit_learns(classes, dtype, monkeypatch):
     assert without.decision_function(X[300:]) == pytest.approx(plain.decision_function(X[300:]), abs=1e-4)
 
 
+@pytest.mark.parametrize("gamma", ["scale", "auto", 0.02])
+def test_every_gamma_is_scikit_learns(gamma, monkeypatch):
+    X, y = make_blobs(300, 12, centers=3, cluster_std=6, random_state=0)
+    plain = SVC(C=3, gamma=gamma, break_ties=True).fit(X[:200], y[:200])
+    for value in ("", "1"):
+        monkeypatch.setenv("QCFER_NO_INTELEX", value)
+        quick = KernelSVC(C=3, gamma=gamma).fit(X[:200], y[:200])
+        assert quick.decision_function(X[200:]) == pytest.approx(plain.decision_function(X[200:]), abs=5e-3)
+        assert (quick.predict(X[200:]) == plain.predict(X[200:])).mean() > 0.98
+
+
+@pytest.mark.parametrize("value", ["", "1"])
+def test_another_kernel_is_refused(value, data, monkeypatch):
+    monkeypatch.setenv("QCFER_NO_INTELEX", value)
+    for kernel in ("linear", "poly", "sigmoid", "precomputed"):
+        with pytest.raises(ValueError, match=f"^expected kernel 'rbf'; found '{kernel}': use sklearn.svm.SVC$"):
+            KernelSVC(kernel=kernel).fit(*data)
+
+
 def test_a_fitted_kernel_machine_needs_no_accelerator(data, tmp_path):
     X, y = data
     ensemble = ESV(candidates=["SVM C=5"], cv=None, random_state=0).fit(X[:300], y[:300])
@@ -209,6 +228,47 @@ def test_a_class_that_is_a_single_group_is_calibrated_all_the_same():
         warnings.simplefilter("error")
         ensemble = ESV(candidates=["SVM C=5"], cv=PredefinedSplit(fold), random_state=0).fit(X, y, groups)
     assert ensemble.candidates_[0]["accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("classes", [3, 7])
+@pytest.mark.parametrize("held, machine", [(1, True), (2, True), (3, False), (4, True)])
+def test_a_kernel_machine_takes_part_where_every_fold_can_calibrate_it(held, machine, classes):
+    "A class of four rows, of which a fold trains on three, two, one (which is one too few), or none."
+    X, y = make_blobs([*[40] * (classes - 1), 4], 4, cluster_std=4, random_state=0)
+    fold = np.where(np.arange(len(y)) % 5, -1, 0)
+    fold[y == classes - 1] = np.where(np.arange(4) < held, 0, -1)
+    ensemble = ESV(candidates=["LR C=1", "SVM C=1"], top_m=2, cv=PredefinedSplit(fold), random_state=0).fit(X, y)
+    assert [row["name"] for row in ensemble.candidates_] == ["LR C=1", "SVM C=1"][: 1 + machine]
+    assert len(ensemble.estimators_) == 1 + machine and ensemble.predict_proba(X).shape == (len(y), classes)
+
+
+def test_a_kernel_machine_that_one_fold_cannot_calibrate_is_left_out_of_all():
+    X, y = make_blobs([40, 40, 4], 4, cluster_std=4, random_state=0)
+    rare, others = np.flatnonzero(y == 2), np.flatnonzero(y != 2)
+    splits = [(np.r_[others[::2], rare[:3]], np.r_[others[1::2], rare[3:]]), (np.r_[others[1::2], rare[:1]], np.r_[others[::2], rare[1:]])]
+    assert [row["name"] for row in ESV(candidates=["LR C=1", "SVM C=1"], cv=splits).fit(X, y).candidates_] == ["LR C=1"]
+    with pytest.raises(ValueError, match="^expected for SVM alone two rows or more of each class .* found one in fold 2$"):
+        ESV(candidates="SVM", cv=splits).fit(X, y)
+    assert ESV(candidates=["SVM C=1"], cv=splits[:1]).fit(X, y).top_m_ == 1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_groups_to_train_on_are_calibrated_all_the_same(count):
+    X, y = make_blobs(90, 4, centers=3, cluster_std=2, random_state=0)
+    held = np.arange(90) % 5 == 0
+    groups = np.where(held, 9, np.arange(90) % count)
+    ensemble = ESV(candidates=["SVM C=1"], cv=PredefinedSplit(np.where(held, 0, -1)), random_state=0).fit(X, y, groups)
+    assert ensemble.candidates_[0]["accuracy"] > 0.9
+
+
+def test_there_are_no_more_folds_than_groups():
+    X, y = make_blobs(90, 4, centers=3, cluster_std=2, random_state=0)
+    groups = np.arange(90) % 2
+    ensemble = ESV(candidates=["LR C=1", "SVM C=1"], cv=5, random_state=0).fit(X, y, groups)
+    assert sorted(ensemble.validation_rows_) == list(range(90))
+    assert (np.diff(groups[ensemble.validation_rows_]) != 0).sum() == 1  # two folds, a group each
+    with pytest.raises(ValueError, match="^expected two groups or more; found one for all 90 rows"):
+        ESV(candidates=["LR C=1"], cv=5).fit(X, y, np.zeros(90))
 
 
 def test_the_limit_on_kernel_machines(data):

@@ -154,6 +154,60 @@ def test_intervals_that_ignore_subjects_hold_it_too_seldom():
     assert hits / 200 < 0.88
 
 
+def among_others(right, per_group=1):
+    """300 faces of 300 subjects, right two times in three, and faces of disgust: one number a subject, the share that is right."""
+    true, predicted, group = world(20, 300)
+    predicted = np.where(true == 1, 0, predicted)
+    true, predicted = np.where(true == 1, 0, true), np.where(predicted == 1, 0, predicted)
+    hits = np.concatenate([np.arange(per_group) < round(share * per_group) for share in right])
+    owner = 300 + np.repeat(np.arange(len(right)), per_group)
+    return np.r_[true, np.ones(len(hits), int)], np.r_[predicted, np.where(hits, 1, 3)], np.r_[group, owner]
+
+
+def wilson(right, groups):
+    return tuple(binomtest(right, groups).proportion_ci(method="wilson"))
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 10])
+@pytest.mark.parametrize("per_group", [1, 7])
+def test_a_small_class_that_is_all_right_or_all_wrong_proves_little(size, per_group):
+    sure = ev.score(*among_others([1.0] * size, per_group))["per_class"]["disgust"]
+    for name in ("precision", "recall", "f1"):
+        assert sure[name]["value"] == 1 and (sure[name]["low"], sure[name]["high"]) == pytest.approx(wilson(size, size)), name
+    assert (sure["n"], sure["groups"]) == (size * per_group, size)
+    lost = ev.score(*among_others([0.0] * size, per_group))["per_class"]["disgust"]
+    upper = wilson(0, size)[1]
+    assert (lost["recall"]["low"], lost["recall"]["high"]) == pytest.approx((0, upper))
+    assert (lost["f1"]["low"], lost["f1"]["high"]) == pytest.approx((0, 2 * upper / (1 + upper)))  # F1 = 2 J / (1 + J), J a share
+    assert lost["precision"] == {"value": 0, "low": 0, "high": 0, "n": size * per_group}  # never predicted
+
+
+def test_draws_without_the_class_say_nothing_of_its_recall():
+    found = ev.score(*among_others([0.8], per_group=5))["per_class"]["disgust"]
+    assert [found["recall"][key] for key in ("value", "low", "high")] == pytest.approx([0.8] * 3)
+    found = ev.score(*among_others([1.0, 0.6], per_group=5))["per_class"]["disgust"]
+    assert [found["recall"][key] for key in ("value", "low", "high")] == pytest.approx([0.8, 0.6, 1.0])
+
+
+@pytest.mark.parametrize("skill", [0, 1])
+def test_an_accuracy_of_all_or_nothing_has_an_interval_over_subjects(skill):
+    true, group = np.arange(70) % 7, np.repeat(np.arange(10), 7)
+    scores = ev.score(true, true if skill else (true + 1) % 7, group)
+    bounds = wilson(10 * skill, 10)
+    assert (scores["accuracy"]["low"], scores["accuracy"]["high"]) == pytest.approx(bounds)
+    assert scores["accuracy"]["value"] == scores["macro_f1"]["value"] == scores["balanced_accuracy"]["value"] == skill
+    assert (scores["balanced_accuracy"]["low"], scores["balanced_accuracy"]["high"]) == pytest.approx(bounds)
+    assert scores["macro_f1"]["low"] == pytest.approx(bounds[0]) and scores["macro_f1"]["high"] >= bounds[1]
+
+
+def test_the_recall_of_six_faces_is_held_as_often_as_of_many():
+    rng, held = np.random.default_rng(0), []
+    for seed in range(300):
+        recall = ev.score(*among_others((rng.random(6) < 0.9).astype(float)), n_boot=200, seed=seed)["per_class"]["disgust"]["recall"]
+        held.append(recall["low"] <= 0.9 <= recall["high"])
+    assert np.mean(held) >= 0.9
+
+
 def test_a_hundred_thousand_faces_fit_in_little_memory():
     true, predicted, group = world(6, 33_334, 3, spread=0.3)  # thousands of different kinds of group: the worst case
     tracemalloc.start()

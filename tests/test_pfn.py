@@ -180,7 +180,7 @@ def run(tmp_path):
     shutil.copytree(demo_run(), folder, ignore=shutil.ignore_patterns("pages"))
     record = json.loads((folder / "run.json").read_text())
     raw = record["conditions"]["raw"]
-    versus = {"test": METRIC | {"p_permutation": 0.0001}, "profile": METRIC | {"p_permutation": 0.0001}}
+    tested = METRIC | {"p_permutation": 0.0001, "p_holm": 0.0004}
     metrics = raw["metrics"] | {"profile": raw["metrics"]["test"]}
     for name, frontalizer, gate in [
         ("geometric", "geometric:x", GATE),
@@ -188,6 +188,7 @@ def run(tmp_path):
         ("qwen?without=local&seed=3", qwen_id("constrained-local", 3), None),
         ("qwen+raw", qwen_id("constrained"), None),
     ]:
+        versus = {"test": tested.copy(), "profile": tested.copy()}
         part = {"ids": raw["ids"] | {"frontalizer": frontalizer}, "metrics": metrics, "timings_s": {}, "versus_raw": versus}
         record["conditions"][name] = part | ({"gate": gate} if gate else {})
     (folder / "run.json").write_text(json.dumps(record))
@@ -204,6 +205,13 @@ def test_the_gates_tables_are_two_and_fit_the_page(run):
     assert accuracy.shape[1] == 4 and verdicts.shape[1] == 5
     assert accuracy.loc["qwen", "gain of the gate"] == "+50.0 [+45.0, +55.0]"
     assert verdicts.loc["qwen"].tolist() == ["1,200", "0", "3", "25.0", "0.50"]
+
+
+def test_the_corrected_p_value_says_what_helps(run):
+    said = pfn_report.gain_caption(run).data
+    assert "Help beyond 30°: geometric (" in said and "Within chance" not in said
+    run.record["conditions"]["geometric"]["versus_raw"]["profile"]["p_holm"] = 0.05
+    assert "Within chance: geometric." in pfn_report.gain_caption(run).data
 
 
 def test_the_figures_are_of_the_main_frontalizer(run):

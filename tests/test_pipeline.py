@@ -17,8 +17,9 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from qcfer.cartoons import draw_faces
 from qcfer.datasets import prepare
+from qcfer.evaluate import holm
 from qcfer.labels import CLASSES
-from qcfer.pipeline import Config, Meter, main_condition, overall, run, run_id
+from qcfer.pipeline import Config, Meter, freeze, main_condition, overall, run, run_id
 from qcfer.report import Run, make_pages, open_run
 
 QUICK = {"candidates": "LR"}
@@ -101,6 +102,11 @@ def test_the_ladders_stand_on_the_first_frontalizer(conditions, main):
 def test_an_unknown_ladder_is_named():
     with pytest.raises(ValueError, match="expected ladders out of modules.*found tables"):
         Config("folder", "x", ladders=["tables"])
+
+
+def test_a_second_seed_is_refused_before_any_work():
+    with pytest.raises(ValueError, match="expected one seed for all; found esv setting random_state=7"):
+        Config("folder", esv={"random_state": 7})
 
 
 def test_a_finished_run_is_not_made_again(done, faces):
@@ -279,8 +285,13 @@ def test_only_turned_faces_are_seen_from_the_front(posebench_set, tmp_path):
 def test_posebench_tells_what_the_pose_costs(posebench_run):
     measured = posebench_run.record["posebench"]
     assert set(measured) == {"score", "effect", "fidelity"}  # nothing was estimated
-    assert set(measured["effect"]) == {"frontal_to_frontal", "frontal_to_profile", "raw_profile", "oracle_profile"}
-    assert all(metric["n"] == 4 * 7 * 2 for metric in measured["effect"].values())
+    effect = measured["effect"]
+    scores = ("frontal_to_frontal", "frontal_to_profile", "raw_profile", "oracle_profile")
+    assert set(effect) == {*scores, "turning", "training_on_turned"}
+    assert all(metric["n"] == 4 * 7 * 2 for metric in effect.values())
+    value = {name: metric["value"] for name, metric in effect.items()}
+    assert value["turning"] == pytest.approx(value["frontal_to_profile"] - value["frontal_to_frontal"])
+    assert value["training_on_turned"] == pytest.approx(value["raw_profile"] - value["frontal_to_profile"])
     assert measured["fidelity"]["oracle"]["identity"]["profile"]["value"] == 1.0
     assert measured["fidelity"]["oracle"]["expression"]["profile"] == measured["effect"]["frontal_to_frontal"]
     assert measured["fidelity"]["raw"]["expression"]["profile"] == measured["effect"]["frontal_to_profile"]
@@ -323,7 +334,24 @@ def test_every_condition_is_trained_and_compared_with_raw(frontalized_run):
     assert set(record["posebench"]["fidelity"]) == {"raw", "oracle", "geometric"}
     gate = record["conditions"]["geometric"]["gate"]
     assert sum(gate["verdicts"].values()) == (done.manifest["estimated_yaw"].abs() > 30).sum()
+    assert gate["gain"]["value"] == pytest.approx(gate["gated"]["value"] - gate["ungated"]["value"])
+    assert gate["gain"]["n"] == gate["gated"]["n"] and 0 < gate["gain"]["p_permutation"] <= 1
     assert "gate" not in record["conditions"]["geometric+raw"]
+
+
+def test_comparisons_that_are_read_together_are_corrected_together(frontalized_run):
+    conditions = frontalized_run[2].record["conditions"]
+    family = [versus for part in conditions.values() for versus in part.get("versus_raw", {}).values()]
+    assert len(family) == 4 * 2  # conditions beside raw, all faces and profiles
+    assert [versus["p_holm"] for versus in family] == pytest.approx(holm([versus["p_permutation"] for versus in family]))
+
+
+def test_other_weights_of_a_compared_embedder_are_another_run(faces, tmp_path):
+    config = Config("folder", str(faces), pose="none", ladders=["extractors"], extractors=["timm:mobilenetv3_small_050?random=0"])
+    ids = freeze(config, tmp_path, Meter())[1]
+    assert list(ids["extractors"]) == config.extractors and "mobilenetv3_small_050" in ids["extractors"][config.extractors[0]]
+    other = ids | {"extractors": {config.extractors[0]: "other weights"}}
+    assert run_id(config, ids, "data") != run_id(config, other, "data")
 
 
 def test_a_persons_verdicts_make_a_new_run(frontalized_run):

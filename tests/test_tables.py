@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 
 from qcfer import tables
+from qcfer.calibration import calibrate as calibrate_probabilities
+from qcfer.curves import margin, margin_difference, threshold_sweep
 from qcfer.evaluate import compare, evaluate, holm
+from qcfer.labels import CLASSES
 from qcfer.paper import paper_value
 from qcfer.pipeline import demo_run
+from qcfer.quality import best_threshold, calibrate
 from qcfer.report import Run
 
 N, SUBJECTS = 560, 20
@@ -86,7 +90,8 @@ def gate(after):
 def stated(ece):
     """Calibration as `qcfer.calibration.calibrate` gives it, invented: off by `ece` as it is, within luck with a temperature."""
     metric = {"value": ece, "low": ece - 0.01, "high": ece + 0.01, "n": N}
-    found = {"ece": metric, "floor": 0.03, "nll": metric | {"value": 1.2}, "bins": []}
+    over = {"value": 0.04, "low": 0.02, "high": 0.06, "n": N}
+    found = {"ece": metric, "floor": 0.03, "overconfidence": over, "nll": metric | {"value": 1.2}, "bins": []}
     scaled = {"ece_scaled": metric | {"value": 0.01, "low": 0.0}, "floor_scaled": 0.03, "nll_scaled": metric | {"value": 1.1}}
     return found | scaled | {"bins_scaled": [], "temperature": 1.4, "n_val": 100}
 
@@ -216,6 +221,33 @@ def test_classes_stand_beside_table_2(run):
     assert "21 of the paper's 21" in words(tables.class_says(run)) or "of the paper's 21 numbers" in words(tables.class_says(run))
 
 
+def test_a_class_of_few_groups_takes_no_part_in_the_verdict(run):
+    classes = run.record["conditions"]["geometric"]["metrics"]["test"]["per_class"]
+    assert "Too few to judge" not in words(tables.class_says(run))
+    sure = {"value": 1.0, "low": 0.9, "high": 1.0, "n": 40}
+    classes["fear"] = {"precision": sure, "recall": sure, "f1": sure, "n": 40, "groups": 4}
+    said = words(tables.class_says(run))
+    assert "Too few to judge, with fewer than 20 groups: fear." in said
+    assert "Largest F1: " in said and "Largest F1: fear" not in said and said.count("fear") == 1
+    classes["fear"] |= {"n": 19}
+    classes["fear"].pop("groups")  # an older record counts faces alone
+    assert "20 groups: fear" in words(tables.class_says(run))
+    for part in classes.values():
+        part["groups"] = 10
+    assert "Largest F1" not in words(tables.class_says(run))
+
+
+def test_overlapping_classes_are_not_said_to_be_alike(run):
+    classes = run.record["conditions"]["geometric"]["metrics"]["test"]["per_class"]
+    for value, part in zip((0.8, 0.79, 0.5), list(classes.values())[:3]):
+        part["f1"] = {"value": value, "low": value - 0.05, "high": value + 0.05, "n": 80}
+    for part in list(classes.values())[3:]:
+        part["f1"] = {"value": 0.1, "low": 0.05, "high": 0.15, "n": 80}
+    said = words(tables.class_says(run))
+    assert "Largest F1: anger. Apart from it, for the intervals do not overlap: fear (-30.0 points), happiness" in said
+    assert "Overlapping intervals, which decide nothing: disgust (-1.0 points)." in said
+
+
 def test_a_cumulative_ladder_is_compared_with_the_rung_before(run):
     table, rungs = tables.ladder_table(run, "modules"), tables.rungs(run, "modules")
     assert table.paper.tolist() == ["85.2", "86.51", "88.73", "89.39"]
@@ -270,8 +302,15 @@ def test_profiles_before_and_after(run):
     assert list(table.index) == ["before", "after", "gain", "ungated", "gated", "gain of the gate"]
     assert table.paper.tolist() == ["74.35", "81.17", "+6.82", "", "", ""] and table.loc["before", "n"] == "280"
     said = words(tables.profile_says(run))
-    assert "geometric" in said and "gate of frontalized: geometric (-8.0 points)" in said.split("compared with no gate:")[1]
+    assert "compared with no gate (each by its own interval): gate of frontalized: geometric (-8.0 points)" in said
     assert "6.82 points on 308 of 3,068 faces make 0.68 points of all; it claims 1.31" in said
+
+
+def test_holm_decides_on_profiles_as_well(run):
+    versus = run.record["conditions"]["geometric"]["versus_raw"]["profile"]
+    versus |= {"p_permutation": 0.03, "p_holm": 0.06}
+    assert tables.profile_table(run).loc[("frontalized: geometric", "gain"), "permutation p, Holm"] == "0.060"
+    assert "No difference from the pictures as they are is distinguishable from noise" in words(tables.profile_says(run))
 
 
 def test_costs_stand_beside_table_9_on_every_set(elsewhere):
@@ -284,7 +323,38 @@ def test_costs_stand_beside_table_9_on_every_set(elsewhere):
 def test_margins_beside_section_4_4(run):
     table = tables.margin_table(run)
     assert table.paper.tolist() == ["0.41", "0.44", "0.29"] and table.loc["LR", "ours"] == "0.200 [0.150, 0.250]"
-    assert "Largest: MLP. Distinguishable from it: LR (-0.40), SVM (-0.20)" in words(tables.margin_says(run))
+    assert "against LR" not in table
+    said = words(tables.margin_says(run))
+    assert "Largest margin: MLP. Apart from it, for the intervals do not overlap: LR (-0.40), SVM (-0.20)." in said
+
+
+def with_margins(run, paired):
+    """The run with margins of simulated classifiers: SVM is a little clearer than LR on every face, MLP the same on average."""
+    rng = np.random.default_rng(0)
+    logits, face = rng.normal(0, 1, (N, 7)), faces().reset_index(drop=True)
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    made = {"LR": p, "SVM": 0.98 * p + 0.02 * np.eye(7)[face.label], "MLP": p[rng.permutation(N)]}
+    rows = {name: face.join(pd.DataFrame(part, columns=[f"p_{label}" for label in CLASSES])) for name, part in made.items()}
+    for rung in run.record["ladders"]["margins"]["rungs"]:
+        rung["facts"]["margin"] = margin(rows[rung["name"]], n_boot=200)
+        if paired and rung["name"] != "LR":
+            rung["facts"]["margin_versus"] = margin_difference(rows["LR"], rows[rung["name"]], n_boot=200)
+    return run
+
+
+def test_overlapping_margins_are_no_evidence_of_equality(run):
+    said = words(tables.margin_says(with_margins(run, paired=False)))
+    assert "Largest margin: SVM. Overlapping intervals, which decide nothing: LR" in said and "istinguishable" not in said
+
+
+def test_margins_of_the_same_faces_are_compared_in_pairs(run):
+    run = with_margins(run, paired=True)
+    versus = tables.rungs(run, "margins")[1]["facts"]["margin_versus"]
+    said, table = words(tables.margin_says(run)), tables.margin_table(run)
+    shown = f"{versus['value']:+.3f} [{versus['low']:+.3f}, {versus['high']:+.3f}]"
+    assert table["against LR"].tolist()[:2] == ["", shown] and versus["low"] > 0
+    assert f"Compared with LR on the same faces, each by its own interval: SVM {shown}, distinguishable from noise; MLP" in said
+    assert "not distinguishable from noise." in said.split("; MLP")[1]
 
 
 def test_importance_of_the_first_components(run):
@@ -292,13 +362,66 @@ def test_importance_of_the_first_components(run):
     share = 100 * sum(range(51, 101)) / 5050
     assert table.loc["first 50", "importance, %"] == f"{share:.1f}" and table.loc["first 50", "if all counted alike, %"] == "50.0"
     assert table.index[-1] == "first 100" and f"hold {share:.0f} %" in words(tables.importance_says(run))
+    assert "It was measured once" in words(tables.importance_says(run))
+
+
+def test_the_variance_is_that_of_the_forests_own_components(run):
+    assert tables.importance_table(run)["variance, %"].tolist() == ["", "", "", "91.2"]  # the rung's facts; not the features' as they are
+    tables.rungs(run, "ensembling")[1]["facts"]["variance"] = None
+    assert "variance, %" not in tables.importance_table(run)
+
+
+def test_a_forest_on_another_network_or_on_no_components_is_not_shown(run):
+    forest = tables.rungs(run, "ensembling")[1]["facts"].pop("importance")
+    tables.rungs(run, "extractors")[1]["facts"]["importance"] = forest
+    assert tables.importances(run) is None and tables.importance_table(run) is None
+    other = tables.rungs(run, "choices")[1]["facts"]
+    other |= {"importance": forest, "n_components": None}
+    assert tables.importances(run) is None
+    other["n_components"] = 100
+    assert tables.importances(run) == forest
 
 
 def test_thresholds_name_the_papers_and_the_best(run):
     table = tables.threshold_table(run)
     assert table.loc["0.82", ""] == "the paper's, for CLIP" and table.loc["0.49", ""] == "best on val"
     assert table.loc["0.82", "not accepted, %"] == "82.0" and set(table.n) == {"233"}
-    assert "No threshold gains more than chance" in words(tables.threshold_says(run))
+    said = words(tables.threshold_says(run))
+    assert "The best threshold on val is 0.49, -5.0 points against no gate. It is the best of 101 on these very faces" in said
+    assert "changes the accuracy by -5.0 [-10.0, +0.0] points here, which is not distinguishable from noise" in said
+
+
+def gate_without_effect(seed):
+    """The curve of a gate on 233 val faces for which it makes no difference which picture is classified."""
+    rng, image = np.random.default_rng(seed), [f"{row:03}" for row in range(233)]
+    rows = [pd.DataFrame({"image": image, "split": "val", "label": 0, "predicted": rng.integers(0, 2, 233), "group": image}) for _ in "ab"]
+    return calibrate(pd.DataFrame({"image": image, "embedder": rng.uniform(0.3, 1, 233)}), *rows, n_boot=200, seed=seed)
+
+
+def test_a_gate_without_effect_is_seldom_said_to_have_one(run, folder, tmp_path):
+    run.path, said, best_beats_chance = tmp_path, [], []
+    for seed in range(150):
+        curve = gate_without_effect(seed)
+        curve.to_parquet(tmp_path / "gate-curve-geometric.parquet")
+        run.record["conditions"]["geometric"]["gate"]["best_threshold"] = best_threshold(curve)
+        said.append(words(tables.threshold_says(run)))
+        best_beats_chance.append((curve.gain_low > 0).any())
+    assert np.mean(["which is distinguishable from noise" in one for one in said]) <= 0.09
+    assert np.mean(best_beats_chance) > 0.09  # the best of many, by its own interval
+    assert not any("more than chance" in one for one in said)
+
+
+def test_a_threshold_of_yaw_is_chosen_on_val_and_tested_on_test(run):
+    said = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        face = {"image": [f"{row:03}" for row in range(400)], "split": np.repeat(["val", "test"], 200), "label": 0, "group": np.arange(400)}
+        raw, turned = (pd.DataFrame(face | {"predicted": rng.integers(0, 2, 400)}) for _ in "ab")
+        sweep = threshold_sweep(raw.assign(yaw=rng.uniform(-90, 90, 400)), turned, range(30, 91, 6), n_boot=200, seed=seed)
+        run.record["conditions"]["geometric"]["threshold_sweep"] = sweep
+        said.append(words(tables.sweep_says(run)))
+    assert np.mean(["not distinguishable from noise" not in one for one in said]) <= 0.1
+    assert all("Only faces with an estimated yaw beyond 30° were frontalized." in one and "Below 30°" not in one for one in said)
 
 
 def test_seeds_have_a_mean_and_a_spread(run):
@@ -314,14 +437,40 @@ def test_calibration_is_held_against_luck(run):
     assert table["luck's floor, %"].tolist() == ["3.0", "3.0"] and table.temperature.tolist() == ["1", "1.40"]
     assert table.iloc[0]["ECE, %"] == "5.0 [4.0, 6.0]"
     said = words(tables.calibration_says(run))
-    assert "by 5.0 points, more than luck;" in said and "by 1.0 points, within luck" in said and "too sure of itself" in said
+    assert "by 5.0 points, more than luck;" in said and "by 1.0 points, within luck" in said
+    assert "confidence minus accuracy is +4.0 [+2.0, +6.0] points: the classifier is too sure of itself, beyond chance" in said
+    assert "does not help" not in said
+    run.record["conditions"]["geometric"]["calibration"].pop("overconfidence")
+    assert "too sure" not in words(tables.calibration_says(run))  # an older record
     run.record["conditions"]["geometric"]["calibration"] = {}
     assert tables.calibration_table(run) is None and tables.calibration_says(run) is None
 
 
+def test_the_direction_is_the_test_faces_and_not_the_temperatures(run):
+    """Too sure of itself on val, too modest on test: a temperature above 1 makes it worse."""
+
+    def stating(sharpness, seed, n):
+        rng = np.random.default_rng(seed)
+        true = rng.dirichlet(np.full(7, 0.4), n).clip(1e-4)
+        true /= true.sum(1, keepdims=True)
+        stated = true**sharpness / (true**sharpness).sum(1, keepdims=True)
+        label = (true.cumsum(1) < rng.random((n, 1))).sum(1).clip(0, 6)
+        return pd.DataFrame(stated, columns=[f"p_{name}" for name in CLASSES]).assign(label=label, group=np.arange(n))
+
+    found = calibrate_probabilities(stating(1.8, 0, 400), stating(0.7, 1, 1500), n_boot=200)
+    assert found["temperature"] > 1
+    run.record["conditions"]["geometric"]["calibration"] = found
+    said = words(tables.calibration_says(run))
+    assert "the classifier is too modest, beyond chance" in said and "too sure" not in said
+    assert "The temperature does not help here: with it the error is larger." in said
+
+
 def test_the_curve_says_where_accuracy_falls(run):
     assert list(tables.yaw_curves(run)) == ["raw"]
-    assert "distinguishable from that at 0° from 40° on" in words(tables.yaw_says(run))
+    assert "accuracy is distinguishable from that at 0° from 40° on" in words(tables.yaw_says(run))
+    flat = curve_of(0.6)
+    run.record["conditions"]["raw"]["yaw_curve"] = flat | {name: [flat[name][0]] * 9 + [None] for name in ("value", "low", "high")}
+    assert "accuracy has no band that stays clear of that at 0°" in words(tables.yaw_says(run))
     run.record["conditions"]["raw"]["yaw_curve"] = {}
     assert tables.yaw_curves(run) == {} and tables.yaw_says(run) is None
 
@@ -335,9 +484,28 @@ def test_scaled_features_are_there_or_not(run, tmp_path):
 
 def test_text_prompts_beside_training(run):
     assert tables.zero_shot_table(run).index.tolist() == ["all test faces", "profile, beyond 30°"]
-    assert "Better than a blind guess. Apart from the trained method." in words(tables.zero_shot_says(run))
+    said = words(tables.zero_shot_says(run))
+    assert "Better than a blind guess among seven. Apart from the trained method, for the intervals do not overlap." in said
     run.record["config"]["embedder"] = "open_clip:ViT-B-32?random=0"
     assert "plumbing, no result" in words(tables.zero_shot_says(run))
+
+
+def test_prompts_are_compared_with_training_on_the_same_faces(run):
+    prompts, trained = predictions(0.57), predictions(0.6)
+    found = run.record["zero_shot"]
+    found["metrics"] = evaluate(prompts, n_boot=200)
+    assert "Its interval overlaps that of the trained method, which decides nothing." in words(tables.zero_shot_says(run))
+    found["versus_trained"] = {"test": compared(trained, prompts)}
+    versus, said = found["versus_trained"]["test"], words(tables.zero_shot_says(run))
+    assert versus["p_permutation"] < 0.05 and "on the same faces: -" in said and "points, distinguishable from noise" in said
+    assert tables.zero_shot_table(run).loc["all test faces", "against trained"].startswith(f"{100 * versus['value']:+.1f} [")
+    versus["p_permutation"] = 0.06
+    assert "points, not distinguishable from noise" in words(tables.zero_shot_says(run))
+
+
+def test_prompts_may_be_worse_than_a_blind_guess(run):
+    run.record["zero_shot"]["metrics"] = evaluate(predictions(0.05), n_boot=200)
+    assert "Worse than a blind guess among seven." in words(tables.zero_shot_says(run))
 
 
 def cross_record(train, test):
