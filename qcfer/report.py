@@ -390,7 +390,7 @@ def effect_caption(run: Run, number: int = 1):  # Markdown
     words += f"it on the pictures as they are, turned ones among them, changes it by {_points(effect['training_on_turned'])}."
     return caption(number, words, effect["raw_profile"], "Table")
 
-# %% ../nbs/11b_report.ipynb #240e9566
+# %% ../nbs/11b_report.ipynb #81145a2b
 @_on_posebench
 def headroom_caption(run: Run, number: int = 1):  # Markdown
     "Which share of the headroom each frontalizer recovers on profile faces, or that none was run."
@@ -398,7 +398,7 @@ def headroom_caption(run: Run, number: int = 1):  # Markdown
     shares = run.metrics.get("headroom", {})
     found = [f"{name} recovers {_bold(parts['profile'])}" for name, parts in shares.items() if "profile" in parts]
     none = "they are within chance" if shares else "no frontalizer was run that could recover them"
-    words = f"of these {' and '.join(found)}" if found else none
+    words = f"of these {', '.join(found)}" if found else none
     return caption(number, f"Between raw and oracle lie {_headroom(run)} on faces beyond 30°; {words}.", raw)
 
 # %% ../nbs/11b_report.ipynb #2d99b605
