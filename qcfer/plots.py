@@ -265,7 +265,7 @@ def yaw_accuracy(
     axis.set_title(f"Dashed: all test faces, {percent(whole)}")
     return figure
 
-# %% ../nbs/10_plots.ipynb #06671873
+# %% ../nbs/10_plots.ipynb #af64b707
 @_drawn
 def candidates(
     rows: list,  # [{"name", "accuracy", "selected", "weight"}, ...]; accuracies are shares of 1
@@ -280,7 +280,7 @@ def candidates(
         if row["selected"]:
             axis.text(1.02, place, f"weight {row['weight']:.2f}", va="center", fontsize=9, transform=axis.get_yaxis_transform())
     _rows(axis, [row["name"] for row in rows])
-    axis.set(xlabel="validation accuracy (%)", title=f"Filled: the {sum(row['selected'] for row in rows)} that vote")
+    axis.set(xlabel="validation accuracy (%)", title="Filled: the voters")
     low, high = 100 * rows[-1]["accuracy"], 100 * rows[0]["accuracy"]
     axis.set_xlim(low - 0.08 * (high - low) - 0.3, high + 0.2 * (high - low) + 0.8)
     return figure

@@ -269,7 +269,7 @@ def test_candidates_stand_best_first_and_the_chosen_are_filled():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["SVM C=5", "LR C=1", "RF"]
     assert [line.get_xdata()[0] for line in axis.lines] == pytest.approx([54.1, 47.1, 41.2])
     assert [line.get_markerfacecolor() != "white" for line in axis.lines] == [True, True, False]
-    assert {"54.1", "weight 0.60", "weight 0.40", "Filled: the 2 that vote"} <= set(words(figure))
+    assert {"54.1", "weight 0.60", "weight 0.40", "Filled: the voters"} <= set(words(figure))
     assert "weight 0.00" not in words(figure)
     assert len(plots.candidates(CANDIDATES[:1]).axes[0].lines) == 1
 
