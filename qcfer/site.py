@@ -156,16 +156,16 @@ def _description(image):
     heading = image.find_previous(HEADINGS)
     return f"Figure: {heading.get_text(' ', strip=True) if heading else 'no description'}"
 
-# %% ../nbs/11a_site.ipynb #6a31834f
+# %% ../nbs/11a_site.ipynb #9c7a6685
 def _mark_numbers(table):
-    "Mark the cells that hold numbers, and the heads of the columns whose last cell does."
-    for cell in table("td"):
-        if re.match(r"(< )?[-+\u2212]?\d", cell.get_text(strip=True)):
+    "Mark the cells that hold numbers, in columns where most do, and the heads of these columns."
+    columns = list(zip(*(cells[::-1] for row in table("tr") if (cells := row("td"))), strict=False))  # rows may share their names
+    for head, cells in zip(table("tr")[0](["th", "td"])[::-1], columns):
+        numbers = [cell for cell in cells if re.match(r"(< )?[-+\u2212]?\d", cell.get_text(strip=True))]
+        if 2 * len(numbers) <= sum(bool(cell.get_text(strip=True)) for cell in cells):
+            continue
+        for cell in [*numbers, *([head] if head.name == "th" else [])]:
             cell["class"] = [*cell.get("class", []), "num"]
-    first, last = table("tr")[0], table("tr")[-1]
-    for head, cell in zip(first(["th", "td"]), last(["th", "td"]), strict=False):
-        if head.name == "th" and "num" in cell.get("class", []):
-            head["class"] = "num"
 
 # %% ../nbs/11a_site.ipynb #067f0eb3
 def _finish(soup):

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from hypothesis import given, settings
@@ -23,7 +24,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import qcfer.site
 from qcfer.labels import CLASSES
-from qcfer.site import TAGS, _checkout, _sanitise, _write_method, build_site
+from qcfer.site import TAGS, _checkout, _mark_numbers, _sanitise, _write_method, build_site
 
 EVIL = "<img src=x onerror=alert(1)>"  # a legal name of a folder
 SCRIPT = "</td></table><script>alert(2)</script>"
@@ -638,3 +639,15 @@ def test_formulas_and_drawings_need_nothing_from_elsewhere(book, reader):
         [True, "Figure: Weights"],
         [True, "Figure: Weights"],
     ]
+
+
+def test_numbers_are_set_right_in_columns_of_numbers():
+    rows = {"seed": ("0", "1.5 [1.0, 2.0]"), "model": ("effnet_lite0", "< 0.001"), "pose": ("3ddfa_v2", ""), "by": ("hand", "−3")}
+    soup = BeautifulSoup(pd.DataFrame(rows, index=["value", "gain"]).T.to_html(), "html.parser")
+    _mark_numbers(soup.table)
+    marked = [cell.get_text() for cell in soup(class_="num")]
+    assert marked == ["gain", "1.5 [1.0, 2.0]", "< 0.001", "−3"]
+    shared = pd.DataFrame({"n": [1, 2]}, index=pd.MultiIndex.from_tuples([("raw", "test"), ("raw", "profile")]))
+    soup = BeautifulSoup(shared.to_html(), "html.parser")
+    _mark_numbers(soup.table)
+    assert [cell.get_text() for cell in soup(class_="num")] == ["n", "1", "2"]
