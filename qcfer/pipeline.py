@@ -10,7 +10,7 @@ __all__ = ['GATE', 'ANGLES', 'ESTIMATED', 'MAP_POINTS', 'Config', 'code_version'
            'run_id', 'adjust', 'versus_raw', 'run', 'freeze', 'review_table', 'journal', 'judged_by', 'pass_gate',
            'demo_run']
 
-# %% ../nbs/11_pipeline.ipynb #3ed9b746
+# %% ../nbs/11_pipeline.ipynb #0d5df994
 import json
 import os
 import re
@@ -32,6 +32,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+# %% ../nbs/11_pipeline.ipynb #e6170d4d
 import qcfer
 from qcfer.ablate import (
     AS_SELECTED,
