@@ -2,12 +2,13 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(HERE / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
+RESOURCES = ("reports", "params", "prompts", "static")  # folders of nbs/ that travel with the package
 
 
 def requirements(key):
@@ -28,8 +29,8 @@ setup(
     license="Apache-2.0",
     url=settings["git_url"],
     python_requires=f">={settings['min_python']}",
-    packages=["qcfer", "qcfer.reports", "qcfer.params", "qcfer.prompts", "qcfer.static"],
-    package_dir={"qcfer": "qcfer"} | {f"qcfer.{kind}": f"nbs/{kind}" for kind in ("reports", "params", "prompts", "static")},
+    packages=[*find_packages(include=["qcfer", "qcfer.*"]), *(f"qcfer.{kind}" for kind in RESOURCES)],
+    package_dir={"qcfer": "qcfer"} | {f"qcfer.{kind}": f"nbs/{kind}" for kind in RESOURCES},
     package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"], "qcfer.prompts": ["*.yaml"], "qcfer.static": ["*"]},
     install_requires=requirements("requirements"),
     extras_require=extras,

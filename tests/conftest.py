@@ -16,7 +16,7 @@ def fer2013():
 @pytest.fixture(scope="session")
 def posebench_set(tmp_path_factory):
     "A small PoseBench: eight subjects, rendered once."
-    from qcfer.posebench import generate
+    from qcfer.posebench.generate import generate
 
     return generate(tmp_path_factory.mktemp("posebench") / "set", subjects=8, seed=3)
 

@@ -3,7 +3,7 @@ from itertools import combinations
 
 from matplotlib.text import Text
 
-from qcfer import plots
+from qcfer.pages.figures import style as plots
 
 
 def drawn_texts(figure, monkeypatch):

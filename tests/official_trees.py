@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from qcfer.cartoons import draw_face
+from qcfer.data.cartoons import draw_face
 
 CLASSES = ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise")
 # The codes as the sets' own documentation gives them, written out again so that a slip in the package shows.

@@ -14,27 +14,29 @@ from sklearn.datasets import make_classification
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit
 
-from qcfer.ablate import (
-    AS_SELECTED,
+from qcfer.classify.ladders import (
     LADDERS,
     ONE_LR,
-    PROBABILITIES,
     UNWEIGHTED,
     Ladder,
-    Method,
-    can_be_fitted,
     choices_ladder,
     extractor_ladder,
+    pca_ladder,
+    seeds_ladder,
+)
+from qcfer.classify.train import (
+    AS_SELECTED,
+    PROBABILITIES,
+    Method,
+    can_be_fitted,
     fit_methods,
     make_estimator,
     parameter_count,
-    pca_ladder,
-    seeds_ladder,
     val_fold,
 )
-from qcfer.afp import AFP
-from qcfer.esv import ESV, PRESETS
-from qcfer.evaluate import ladder as score_ladder
+from qcfer.classify.afp import AFP
+from qcfer.classify.esv import ESV, PRESETS
+from qcfer.evaluate.scores import ladder as score_ladder
 
 LR = Method(esv={"candidates": ["LR C=0.1", "LR C=10"]})
 
@@ -123,10 +125,11 @@ def test_a_leak_in_selection_would_show_in_the_val_accuracy(data, tmp_path):
 
 
 def test_nothing_is_fitted_twice(data, tmp_path, monkeypatch):
-    import qcfer.esv
+    import qcfer.classify.esv
 
-    fitted, original = [], qcfer.esv._fit_candidate
-    monkeypatch.setattr(qcfer.esv, "_fit_candidate", lambda name, X, *rest: fitted.append((name, X.shape)) or original(name, X, *rest))
+    fitted, original = [], qcfer.classify.esv._fit_candidate
+    counted = lambda name, X, *rest: fitted.append((name, X.shape)) or original(name, X, *rest)  # noqa: E731
+    monkeypatch.setattr(qcfer.classify.esv, "_fit_candidate", counted)
     both = LR.changed({"esv": {"top_m": 2}})
     ladder = list(LADDERS["modules"].methods(both).values())
     first = fit(ladder, data, tmp_path)
@@ -302,9 +305,9 @@ def test_parameters_are_counted(data, tmp_path):
 
 def test_several_workers_say_the_same_as_one(data, tmp_path, monkeypatch):
     methods = list(LADDERS["components"].methods(LR).values())
-    monkeypatch.setattr("qcfer.ablate.SMALL", 0)
+    monkeypatch.setattr("qcfer.classify.train.SMALL", 0)
     side_by_side = fit(methods, data, tmp_path / "a")
-    monkeypatch.setattr("qcfer.ablate.SMALL", 10**9)
+    monkeypatch.setattr("qcfer.classify.train.SMALL", 10**9)
     one_by_one = fit(methods, data, tmp_path / "b")
     for a, b in zip(side_by_side, one_by_one):
         pd.testing.assert_frame_equal(a.predictions, b.predictions, atol=1e-5)

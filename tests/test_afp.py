@@ -9,7 +9,7 @@ from sklearn.decomposition import PCA
 from sklearn.preprocessing import RobustScaler, StandardScaler, normalize
 from sklearn.utils.estimator_checks import check_estimator
 
-from qcfer.afp import AFP, adaptive_components, location_scale
+from qcfer.classify.afp import AFP, adaptive_components, location_scale
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcfer.attention import _network, _scores, _shown_attention, attention_figure, attention_maps, probe_directions
-from qcfer.embed import EffNetLite0, TorchEmbedder
+from qcfer.embed.attention import _network, _scores, _shown_attention, attention_maps, probe_directions
+from qcfer.pages.figures.attention import attention_figure
+from qcfer.embed.lite0 import EffNetLite0
+from qcfer.embed.torch import TorchEmbedder
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_grad_cam")

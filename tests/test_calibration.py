@@ -1,4 +1,4 @@
-"""qcfer.calibration against scikit-learn, torch, hand-computed tables, and simulated worlds whose calibration is known."""
+"""qcfer.evaluate.calibration against scikit-learn, torch, hand-computed tables, and simulated worlds whose calibration is known."""
 
 import json
 
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from qcfer import calibration as cal
-from qcfer.labels import CLASSES
+from qcfer.evaluate import calibration as cal
+from qcfer.core.labels import CLASSES
 
 COLUMNS = [f"p_{name}" for name in CLASSES]
 

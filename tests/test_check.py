@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from official_trees import Tiny, affectnet_csv, each, rafdb
 from PIL import Image
 
-from qcfer.cartoons import draw_faces
-from qcfer.check import check_page, content_keys, count_copies, near_copies, nearest_hash, perceptual_hashes, write_check, yaw_shares
-from qcfer.datasets import prepare
+from qcfer.data.cartoons import draw_faces
+from qcfer.data.copies import content_keys, count_copies, near_copies, nearest_hash, perceptual_hashes
+from qcfer.pages.dataset import check_page, write_check, yaw_shares
+from qcfer.data.manifest import prepare
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from qcfer.cartoons import draw_faces
+from qcfer.data.cartoons import draw_faces
 
 COMMANDS = ("prepare", "pose", "embed", "train", "report", "predict", "doctor")
 
@@ -103,7 +103,7 @@ def test_stage_by_stage_then_predict(faces, tmp_path):
 
 
 def test_a_direct_papermill_run_reads_the_same_parameter_file(tmp_path):
-    from qcfer.report import resources
+    from qcfer.core.files import resources
 
     params = tmp_path / "params.yaml"
     params.write_text("report: {}\nconfig: {}\n")

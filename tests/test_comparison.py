@@ -15,10 +15,11 @@ from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import qcfer.site
-from qcfer.comparison import _data, _flat, _metric, comparison, neighbours, read_run, read_runs, rows, script
-from qcfer.evaluate import compare, evaluate, holm
-from qcfer.site import build_site
+import qcfer.pages.site
+from qcfer.pages.comparison import _data, _flat, _metric, comparison, neighbours, read_run, read_runs, rows, script
+from qcfer.evaluate.bootstrap import compare, holm
+from qcfer.evaluate.scores import evaluate
+from qcfer.pages.site import build_site
 
 EVIL = "</script></td><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
@@ -353,7 +354,7 @@ WIDTHS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "he
 @pytest.fixture(scope="module")
 def site(out):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qcfer.site, "_checkout", lambda: None)
+        patch.setattr(qcfer.pages.site, "_checkout", lambda: None)
         return build_site(out).parent
 
 
@@ -519,7 +520,7 @@ def test_without_javascript_it_is_a_plain_table(site, open_page):
 
 
 def test_nothing_of_a_hostile_record_runs(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(qcfer.site, "_checkout", lambda: None)
+    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
     write(tmp_path, "<b>set", "<i>run", hostile(EVIL))
     write(tmp_path, "<b>set", "other", hostile(f"{EVIL}2"))
     page = open_page(build_site(tmp_path).with_name("comparison.html"))
@@ -528,14 +529,14 @@ def test_nothing_of_a_hostile_record_runs(tmp_path, open_page, monkeypatch):
 
 
 def test_a_single_run_is_a_table_without_a_choice(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(qcfer.site, "_checkout", lambda: None)
+    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
     write(tmp_path, "set", "run", record("2026-01-01", 0.5))
     page = open_page(build_site(tmp_path).with_name("comparison.html"))
     assert shown(page, 3) == ["50.0 %"] and not page.is_visible("#changed")
 
 
 def test_without_any_run_the_page_says_so(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(qcfer.site, "_checkout", lambda: None)
+    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
     page = open_page(build_site(tmp_path / "reports").with_name("comparison.html"))
     assert "No finished run yet." in page.inner_text("main")
     assert page.evaluate("document.body.dataset.ready") == "yes"

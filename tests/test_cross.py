@@ -6,11 +6,12 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from qcfer.cartoons import draw_faces
-from qcfer.cross import cross, shared_conditions
-from qcfer.pipeline import Config, model_name, run
-from qcfer.report import Run, make_pages
-from qcfer.site import build_site
+from qcfer.data.cartoons import draw_faces
+from qcfer.run.cross import cross, shared_conditions
+from qcfer.run.pipeline import Config, model_name, run
+from qcfer.pages.publish import make_pages
+from qcfer.run.record import Run
+from qcfer.pages.site import build_site
 
 QUICK = {"candidates": "LR"}
 

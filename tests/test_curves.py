@@ -1,4 +1,4 @@
-"""qcfer.curves against plain loops, the functions of qcfer.evaluate, NumPy, and simulated worlds whose truth is known."""
+"""qcfer.evaluate.curves against plain loops, the functions of qcfer.evaluate.scores, NumPy, and simulated worlds whose truth is known."""
 
 import json
 
@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcfer import curves
-from qcfer.afp import AFP
-from qcfer.evaluate import compare, score
-from qcfer.labels import CLASSES
+from qcfer.evaluate import curves
+from qcfer.classify.afp import AFP
+from qcfer.evaluate.bootstrap import compare
+from qcfer.evaluate.scores import score
+from qcfer.core.labels import CLASSES
 
 COLUMNS = [f"p_{name}" for name in CLASSES]
 

@@ -22,14 +22,13 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer import datasets
-from qcfer.cartoons import draw_face, draw_faces
-from qcfer.datasets import (
-    DatasetError,
+from qcfer.data import manifest as datasets
+from qcfer.data.cartoons import draw_face, draw_faces
+from qcfer.core.pictures import ImageError, decode_image
+from qcfer.data.layouts import DatasetError
+from qcfer.data.manifest import (
     FaceImages,
-    ImageError,
     assign_splits,
-    decode_image,
     draw_groups,
     examine,
     load_manifest,
@@ -37,8 +36,8 @@ from qcfer.datasets import (
     manifest_sha256,
     prepare,
 )
-from qcfer.files import sha256
-from qcfer.layouts import unpack_fer2013
+from qcfer.core.files import sha256
+from qcfer.data.layouts import unpack_fer2013
 
 KAGGLE = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcfer import embed
-from qcfer.embed import EffNetLite0, TorchEmbedder, get_embedder
-from qcfer.files import WeightsError, file_sha256, sha256
-from qcfer.store import compute, cores, stacked
+from qcfer.embed import embedders as embed
+from qcfer.embed.embedders import get_embedder
+from qcfer.embed.lite0 import EffNetLite0
+from qcfer.embed.torch import TorchEmbedder
+from qcfer.core.files import WeightsError, file_sha256, sha256
+from qcfer.core.model_cache import compute, cores, stacked
 
 torch = pytest.importorskip("torch")
 
@@ -506,5 +508,5 @@ def test_published_weights_are_found_in_the_hubs_cache_or_named_as_missing(tmp_p
 
 
 def test_importing_embed_loads_nothing_heavy():
-    code = "import sys, qcfer.embed; print([name for name in ('torch', 'onnx', 'onnxruntime', 'timm') if name in sys.modules])"
+    code = "import sys, qcfer.embed.embedders; print([name for name in ('torch', 'onnx', 'onnxruntime', 'timm') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

@@ -16,8 +16,8 @@ from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.estimator_checks import check_estimator
 
-from qcfer.afp import AFP
-from qcfer.esv import ESV, NAMES, PRESETS, KernelSVC, class_weights, floor_weights, kind, load, save
+from qcfer.classify.afp import AFP
+from qcfer.classify.esv import ESV, NAMES, PRESETS, KernelSVC, class_weights, floor_weights, kind, load, save
 
 LR = ["LR C=0.1", "LR C=10"]
 
@@ -25,7 +25,7 @@ LR = ["LR C=0.1", "LR C=10"]
 @pytest.fixture(autouse=True)
 def small_forests(monkeypatch):
     "Twenty trees for the paper's five hundred, which would take most of this file's time."
-    monkeypatch.setattr("qcfer.esv.RandomForestClassifier", lambda trees, **shape: RandomForestClassifier(trees // 25, **shape))
+    monkeypatch.setattr("qcfer.classify.esv.RandomForestClassifier", lambda trees, **shape: RandomForestClassifier(trees // 25, **shape))
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_presets_keep_the_papers_kernel_machine_and_its_limit(monkeypatch):
     X, y = make_blobs(120, 4, centers=3, cluster_std=4, random_state=0)
     names = [row["name"] for row in ESV(candidates="rafdb", cv=2).fit(X, y).candidates_]
     assert [name for name in names if kind(name) == "SVM"] == ["SVM C=1"]
-    monkeypatch.setattr("qcfer.esv.PAPER_SVM_ROWS", 119)
+    monkeypatch.setattr("qcfer.classify.esv.PAPER_SVM_ROWS", 119)
     assert {kind(row["name"]) for row in ESV(candidates="rafdb", cv=2).fit(X, y).candidates_} == {"LR"}
     assert {row["name"] for row in ESV(candidates=["SVM C=1"], cv=2).fit(X, y).candidates_} == {"SVM C=1"}
 
@@ -344,7 +344,7 @@ def test_the_forest_is_the_papers(data, monkeypatch):
         made.append((trees, shape))
         return RandomForestClassifier(2)
 
-    monkeypatch.setattr("qcfer.esv.RandomForestClassifier", forest)
+    monkeypatch.setattr("qcfer.classify.esv.RandomForestClassifier", forest)
     ESV(candidates="expw", cv=None, random_state=0).fit(*data)
     for trees, shape in made:
         assert trees == 500

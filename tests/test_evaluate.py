@@ -1,4 +1,4 @@
-"""qcfer.evaluate against scikit-learn, SciPy, closed forms, plain slow loops and simulated worlds whose truth is known."""
+"""qcfer.evaluate.scores against scikit-learn, SciPy, closed forms, plain slow loops and simulated worlds whose truth is known."""
 
 import json
 import time
@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 from sklearn import metrics as sk
 
-from qcfer import evaluate as ev
-from qcfer.labels import CLASSES
+from qcfer.evaluate import scores as ev
+from qcfer.core.labels import CLASSES
 
 SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1")
 classes = st.integers(0, 6)

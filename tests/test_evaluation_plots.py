@@ -1,4 +1,4 @@
-"""qcfer.evaluation_plots: what the figures hold is read back from the figures; how they look is measured on the laid-out text."""
+"""qcfer.pages.figures.evaluation: what the figures hold is read back from the figures; how they look is measured on the laid-out text."""
 
 import json
 import re
@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from figure_texts import check_texts, words
 
-from qcfer import evaluation_plots as ep
-from qcfer import plots
-from qcfer.afp import AFP
-from qcfer.calibration import calibrate
-from qcfer.curves import scaling_effect, threshold_sweep, yaw_curve
-from qcfer.labels import CLASSES
+from qcfer.pages.figures import evaluation as ep
+from qcfer.pages.figures import style as plots
+from qcfer.classify.afp import AFP
+from qcfer.evaluate.calibration import calibrate
+from qcfer.evaluate.curves import scaling_effect, threshold_sweep, yaw_curve
+from qcfer.core.labels import CLASSES
 
 
 def about(value, reach=0.02, n=3589):

@@ -1,4 +1,4 @@
-"""qcfer.fidelity against closed forms, plain loops and simulated worlds whose truth is known."""
+"""qcfer.evaluate.fidelity against closed forms, plain loops and simulated worlds whose truth is known."""
 
 import json
 
@@ -11,8 +11,8 @@ from scipy.spatial.transform import Rotation
 from sklearn.metrics import mean_absolute_error
 from sklearn.neighbors import NearestNeighbors
 
-from qcfer import fidelity as fi
-from qcfer.pose import YAW_BINS, yaw_bin
+from qcfer.evaluate import fidelity as fi
+from qcfer.core.yaw import YAW_BINS, yaw_bin
 
 
 def poses(seed, subjects=40, each=8):

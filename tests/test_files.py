@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qcfer.files import WeightsError, atomic_path, cache_dir, file_sha256, find_weights, inside, sha256
+from qcfer.core.files import WeightsError, atomic_path, cache_dir, file_sha256, find_weights, inside, sha256
 
 
 def names(folder):

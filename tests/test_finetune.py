@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer import finetune as module
-from qcfer.cartoons import draw_face
-from qcfer.embed import get_embedder
-from qcfer.files import WeightsError
-from qcfer.finetune import FineTuned, augment, class_weights, finetune
-from qcfer.labels import CLASSES
+from qcfer.embed import finetune as module
+from qcfer.data.cartoons import draw_face
+from qcfer.embed.embedders import get_embedder
+from qcfer.core.files import WeightsError
+from qcfer.embed.finetune import FineTuned, augment, class_weights, finetune
+from qcfer.core.labels import CLASSES
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm", reason="qcfer[clip] is not installed")

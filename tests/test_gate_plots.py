@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qcfer.gate_plots import gate_curves, score_histogram
-from qcfer.plots import svg
+from qcfer.pages.figures.gate import gate_curves, score_histogram
+from qcfer.pages.figures.style import svg
 
 
 def curve(n=21, n_faces=77):

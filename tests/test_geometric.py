@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from qcfer import geometric
-from qcfer.fidelity import landmark_error
-from qcfer.geometric import MIRRORED, SIZE, Geometric, depth_map, fit, horizon, look_up
-from qcfer.pose import matrix_to_pose, pose_to_matrix
+from qcfer.frontalize import geometric
+from qcfer.evaluate.fidelity import landmark_error
+from qcfer.frontalize.geometric import MIRRORED, SIZE, Geometric, depth_map, fit, horizon, look_up
+from qcfer.core.yaw import matrix_to_pose, pose_to_matrix
 
 pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install 'qcfer[posebench]'")
 AWAY = np.array([[32.0, 3, 2], [-45, -6, 4], [60, 5, -5], [-75, 0, 3]])
@@ -197,8 +197,8 @@ def test_speed(frontalizer, faces):
 
 @pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS is not set")
 def test_landmarks_come_nearer_to_the_frontal_view(frontalizer, tmp_path):
-    from qcfer.pose import TDDFA
-    from qcfer.posebench import can_render, generate
+    from qcfer.face.tddfa import TDDFA
+    from qcfer.posebench.generate import can_render, generate
     import pandas as pd
 
     if reason := can_render():

@@ -10,7 +10,8 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from qcfer.datasets import DatasetError, FaceImages, load_manifest, locate, prepare, survey
+from qcfer.data.layouts import DatasetError
+from qcfer.data.manifest import FaceImages, load_manifest, locate, prepare, survey
 
 datasets = pytest.importorskip("datasets")
 NAMES = ["anger", "disgust", "Fear", "happy", "neutral", "sad", "surprise", "contempt"]

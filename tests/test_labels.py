@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from qcfer.labels import CLASSES, CODES, COLOURS, from_code, label_index
+from qcfer.core.labels import CLASSES, CODES, COLOURS, from_code, label_index
 
 # The order that the authors of each set give, starting with the first code.
 PUBLISHED = {

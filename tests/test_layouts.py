@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from qcfer.datasets import DatasetError, FaceImages, examine, load_manifest, prepare
-from qcfer.layouts import Below
-from qcfer.pictures import ImageError, decode_image, image_size
+from qcfer.data.layouts import DatasetError
+from qcfer.data.manifest import FaceImages, examine, load_manifest, prepare
+from qcfer.data.layouts import Below
+from qcfer.core.pictures import ImageError, decode_image, image_size
 
 # Paths
 

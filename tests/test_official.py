@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from official_trees import CLASSES, EXPW, RAFDB, Drawn, Tiny, affectnet_csv, affectnet_npy, each, expw, ferplus, labels, put, rafdb
 from PIL import Image
 
-from qcfer import labels as codes_of
-from qcfer.datasets import DATASETS, DatasetError, FaceImages, draw_shares, examine, load_manifest, locate, prepare, survey
-from qcfer.layouts import ROW
-from qcfer.official import contradiction, ferplus_winner, read_npy_number
+from qcfer.core import labels as codes_of
+from qcfer.data.layouts import DatasetError
+from qcfer.data.manifest import DATASETS, FaceImages, draw_shares, examine, load_manifest, locate, prepare, survey
+from qcfer.data.layouts import ROW
+from qcfer.data.official import contradiction, ferplus_winner, read_npy_number
 
 # Miniature trees. Every class has a count of its own, so that no two can change places unseen.
 TREES = {
@@ -686,7 +687,7 @@ VOTERS = {"rafdb": {"LR": 5, "SVM": 1}, "affectnet7": {"LR": 1}, "expw": {"RF": 
 @pytest.mark.parametrize("tree", ["rafdb", "affectnet7", "expw", "ferplus"])
 def test_a_report_runs_on_drawn_faces(tree, tmp_path):
     from qcfer.cli import make_config
-    from qcfer.pipeline import run
+    from qcfer.run.pipeline import run
 
     counts = each("12 12 12 16 16 12 12")
     write = {

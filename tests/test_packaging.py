@@ -22,7 +22,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_package_its_templates_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    expected = {f"qcfer/{path.name}" for path in (ROOT / "qcfer").glob("*.py")}
+    expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "qcfer").rglob("*.py")}
     expected |= {f"qcfer/reports/{path.name}" for path in (ROOT / "nbs/reports").glob("*.ipynb")}
     expected |= {f"qcfer/params/{path.name}" for path in (ROOT / "nbs/params").glob("*.yaml")}
     expected |= {f"qcfer/prompts/{path.name}" for path in (ROOT / "nbs/prompts").glob("*.yaml")}
@@ -34,10 +34,12 @@ def test_the_package_runs_from_the_wheel_alone(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r})\n"
-        "import qcfer.comparison as comparison, qcfer.report as report, qcfer.review as review, qcfer.site as site\n"
-        "assert 'site/qcfer' in report.__file__\n"
-        "assert 'site/qcfer' in str(report.resources('static')) and comparison.script() and review._assets()\n"
-        "print(sorted(path.name for path in report.resources('reports').iterdir()), site._checkout())"
+        "from qcfer.core import files\n"
+        "from qcfer.frontalize import review\n"
+        "from qcfer.pages import comparison, site\n"
+        "assert 'site/qcfer' in files.__file__\n"
+        "assert 'site/qcfer' in str(files.resources('static')) and comparison.script() and review._assets()\n"
+        "print(sorted(path.name for path in files.resources('reports').iterdir()), site._checkout())"
     )
     answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcfer.labels import CLASSES
-from qcfer.paper import CONTRADICTIONS, DATASETS, UNITS, checks, contradictions, numbers, paper_value, reachable
+from qcfer.core.labels import CLASSES
+from qcfer.paper.checks import checks, reachable
+from qcfer.paper.claims import CONTRADICTIONS, contradictions, paper_value
+from qcfer.paper.numbers import DATASETS, UNITS, numbers
 
 # Read off the paper's text, page by page, without a look at the registry.
 BY_HAND = [
@@ -176,7 +178,7 @@ def test_contradictions_are_whole():
 
 
 def test_rungs_that_measure_an_effect_are_rungs():
-    from qcfer.ablate import LADDERS, choices_ladder
+    from qcfer.classify.ladders import LADDERS, choices_ladder
 
     choices = [choices_ladder(["LR C=1", "SVM C=5"], rows, 1280) for rows in (2_000, 30_000)]
     known = {f"{name}: {rung}" for name, ladder in LADDERS.items() for rung in ladder.rungs}
@@ -188,9 +190,9 @@ def test_settings_that_flip_are_settings():
     """What a contradiction names as its setting is a parameter of the code, with that value allowed."""
     import yaml
 
-    from qcfer.afp import AFP
-    from qcfer.esv import ESV, NAMES, PRESETS
-    from qcfer.pipeline import Config
+    from qcfer.classify.afp import AFP
+    from qcfer.classify.esv import ESV, NAMES, PRESETS
+    from qcfer.run.pipeline import Config
 
     parts = {"afp": AFP().get_params(), "esv": ESV().get_params(deep=False)}
     for setting in filter(None, contradictions().setting):
@@ -316,7 +318,7 @@ def test_tables_are_fresh_copies():
 
 def test_the_check_page_quotes_the_same_shares(table):
     """The check page comes long before the registry and has the paper's shares of turned faces for itself."""
-    from qcfer.check import PAPER_BEYOND_30
+    from qcfer.pages.dataset import PAPER_BEYOND_30
 
     places = {"introduction": "Section 1", "section 4.2": "Section 4.2", "section 4.5": "Section 4.5.2"}
     for name, shares in PAPER_BEYOND_30.items():

@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer import pfn, pfn_report
-from qcfer.frontalize import CONSTRAINTS, get_prompt
-from qcfer.labels import CLASSES
-from qcfer.pfn import find_frontalizer, prompt_conditions, side_by_side, with_agreement
-from qcfer.pipeline import demo_run
-from qcfer.quality import SCORES, Thresholds, agreement
-from qcfer.report import Run
+from qcfer.frontalize import conditions as pfn
+from qcfer.pages import frontalization as pfn_report
+from qcfer.frontalize.prompt import CONSTRAINTS, get_prompt
+from qcfer.core.labels import CLASSES
+from qcfer.frontalize.conditions import find_frontalizer, prompt_conditions
+from qcfer.frontalize.gate import with_agreement
+from qcfer.pages.exhibits import side_by_side
+from qcfer.run.pipeline import demo_run
+from qcfer.frontalize.gate import SCORES, Thresholds, agreement
+from qcfer.run.record import Run
 
 PROBABILITIES = [f"p_{name}" for name in CLASSES]
 

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from qcfer.cartoons import draw_faces
-from qcfer.datasets import prepare
-from qcfer.evaluate import holm
-from qcfer.labels import CLASSES
-from qcfer.pipeline import Config, Meter, freeze, main_condition, overall, run, run_id
-from qcfer.report import Run, make_pages, open_run
+from qcfer.data.cartoons import draw_faces
+from qcfer.data.manifest import prepare
+from qcfer.evaluate.bootstrap import holm
+from qcfer.core.labels import CLASSES
+from qcfer.run.pipeline import Config, Meter, freeze, main_condition, overall, run, run_id
+from qcfer.pages.publish import make_pages
+from qcfer.run.record import Run, open_run
 
 QUICK = {"candidates": "LR"}
 
@@ -222,7 +223,7 @@ def test_pages_are_made_once_and_hold_no_path_of_the_machine(done):
 
 
 def test_report_templates_define_nothing_and_carry_no_output():
-    from qcfer.report import resources
+    from qcfer.core.files import resources
 
     for template in resources("reports").glob("*.ipynb"):
         cells = [cell for cell in json.loads(template.read_text())["cells"] if cell["cell_type"] == "code"]
@@ -268,8 +269,8 @@ def test_posebench_has_an_oracle_condition_trained_on_its_own_pictures(posebench
 
 
 def test_only_turned_faces_are_seen_from_the_front(posebench_set, tmp_path):
-    from qcfer.datasets import FaceImages
-    from qcfer.pipeline import Faces, add_pose, frontal_views
+    from qcfer.data.manifest import FaceImages
+    from qcfer.run.pipeline import Faces, add_pose, frontal_views
 
     manifest, root = prepare("posebench", posebench_set, tmp_path)
     manifest = add_pose(manifest, manifest[["yaw", "pitch", "roll"]].to_numpy())
@@ -355,9 +356,9 @@ def test_other_weights_of_a_compared_embedder_are_another_run(faces, tmp_path):
 
 
 def test_a_persons_verdicts_make_a_new_run(frontalized_run):
-    from qcfer.pipeline import journal
-    from qcfer.report import make_pages
-    from qcfer.review import Journal
+    from qcfer.run.pipeline import journal
+    from qcfer.pages.publish import make_pages
+    from qcfer.frontalize.review import Journal
 
     config, out, done = frontalized_run
     judged = pd.read_parquet(done.path / "gate-geometric.parquet")
@@ -376,7 +377,7 @@ def test_a_persons_verdicts_make_a_new_run(frontalized_run):
 def test_pictures_from_elsewhere_are_a_condition(posebench_set, tmp_path):
     from PIL import Image, ImageOps
 
-    from qcfer.frontalize import import_names
+    from qcfer.frontalize.imported import import_names
 
     manifest, root = prepare("posebench", posebench_set, tmp_path / "a")
     for name, image in zip(import_names(manifest), manifest["image"]):
@@ -399,9 +400,9 @@ def test_a_wrong_condition_is_named_before_any_work(posebench_set, tmp_path):
 
 def test_several_faces_in_one_picture_keep_their_own_answers(posebench_set, tmp_path):
     "As in ExpW: two faces share a picture, and the gate, the sweep and the tables must not mix them up."
-    from qcfer.ablate import prediction_rows
-    from qcfer.curves import threshold_sweep
-    from qcfer.quality import calibrate, gated_accuracy
+    from qcfer.classify.train import prediction_rows
+    from qcfer.evaluate.curves import threshold_sweep
+    from qcfer.frontalize.thresholds import calibrate, gated_accuracy
 
     rng = np.random.default_rng(0)
     n = 400
@@ -422,11 +423,11 @@ def test_several_faces_in_one_picture_keep_their_own_answers(posebench_set, tmp_
 def test_refined_moves_embeddings_and_makes_no_pictures(posebench_set, tmp_path, monkeypatch):
     from functools import partial
 
-    import qcfer.refined
+    import qcfer.frontalize.refined
 
     monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "user-cache"))
-    small = partial(qcfer.refined.Refined, training=qcfer.refined.Training(people=6, turns=2))
-    monkeypatch.setattr(qcfer.refined, "Refined", small)
+    small = partial(qcfer.frontalize.refined.Refined, training=qcfer.frontalize.refined.Training(people=6, turns=2))
+    monkeypatch.setattr(qcfer.frontalize.refined, "Refined", small)
     conditions = ["refined", "refined+raw"]
     config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=conditions)
     done = Run(run(config, tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""qcfer.plots and posebench_plots: what the figures hold is read back from the figures; how they look is measured on the laid-out text."""
+"""Figures: what the figures hold is read back from the figures; how they look is measured on the laid-out text."""
 
 import copy
 import os
@@ -14,10 +14,12 @@ from figure_texts import check_texts, words
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
-from qcfer import plots, posebench_plots
-from qcfer.evaluate import confusion, evaluate
-from qcfer.labels import CLASSES, COLOURS
-from qcfer.pose import YAW_BINS
+from qcfer.pages.figures import style as plots
+from qcfer.pages.figures import yaw as posebench_plots
+from qcfer.evaluate.bootstrap import confusion
+from qcfer.evaluate.scores import evaluate
+from qcfer.core.labels import CLASSES, COLOURS
+from qcfer.core.yaw import YAW_BINS
 
 
 def predictions(n=600, seed=0, classes=range(7), hit=0.6):
@@ -143,7 +145,7 @@ def test_a_failed_save_leaves_the_last_good_figure(tmp_path):
 
 
 def test_matplotlib_is_not_imported_before_it_is_needed():
-    code = "import sys, qcfer.plots; print(sorted({'matplotlib', 'seaborn', 'scipy', 'torch'} & set(sys.modules)))"
+    code = "import sys, qcfer.pages.figures.style; print(sorted({'matplotlib', 'seaborn', 'scipy', 'torch'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.strip() == "[]"
 
 

@@ -18,20 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from scipy.spatial.transform import Rotation
 
-from qcfer import pose as pose_module
-from qcfer.files import WeightsError, find_weights
-from qcfer.pose import (
-    TDDFA,
-    AnnotationPose,
-    get_pose_estimator,
-    is_profile,
-    matrix_to_pose,
-    pose_to_matrix,
-    read_numbers,
-    split_rows,
-    yaw_bin,
-)
-from qcfer.store import compute
+from qcfer.face import pose as pose_module
+from qcfer.core.files import WeightsError, find_weights
+from qcfer.core.yaw import is_profile, matrix_to_pose, pose_to_matrix, yaw_bin
+from qcfer.face.pose import AnnotationPose, get_pose_estimator
+from qcfer.face.tddfa import TDDFA, read_numbers, split_rows
+from qcfer.core.model_cache import compute
 
 needs_weights = pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
 needs_photographs = pytest.mark.skipif(not os.environ.get("QCFER_FER2013"), reason="QCFER_FER2013 names no FER2013 folder")

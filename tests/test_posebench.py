@@ -16,11 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from qcfer import posebench
-from qcfer.datasets import FaceImages, prepare
-from qcfer.labels import CLASSES
-from qcfer.pose import YAW_BINS, pose_to_matrix, yaw_bin
-from qcfer.posebench import ACTION_UNITS, EXPRESSIONS, View, draw_scene, facial_actions, generate, parse_facs, project
+from qcfer.posebench import generate as posebench
+from qcfer.data.manifest import FaceImages, prepare
+from qcfer.core.labels import CLASSES
+from qcfer.core.yaw import YAW_BINS, pose_to_matrix, yaw_bin
+from qcfer.posebench.facs import ACTION_UNITS, EXPRESSIONS, facial_actions, parse_facs
+from qcfer.posebench.generate import generate
+from qcfer.posebench.renderer import View, draw_scene, project
 
 EYES = ("eyeBlink", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown", "eyeSquint")
 TWO_SIDED = (*EYES, "browDown", "mouthSmile", "mouthFrown", "mouthPress", "mouthDimple")
@@ -105,7 +107,7 @@ def test_projection_by_hand():
 def test_a_mirrored_render_has_the_opposite_yaw(posebench_set):
     if not os.environ.get("QCFER_WEIGHTS"):
         pytest.skip("QCFER_WEIGHTS names no folder with 3DDFA-V2")
-    from qcfer.pose import TDDFA
+    from qcfer.face.tddfa import TDDFA
 
     manifest = pd.read_parquet(posebench_set / posebench.MANIFEST)
     turned = manifest[manifest["yaw"].abs().between(20, 55)].groupby("group").head(6)
@@ -199,7 +201,7 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
         return found(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    with pytest.raises(ImportError, match="found no anny: pip install 'qcfer.posebench.'"):
+    with pytest.raises(ImportError, match="found no anny: pip install 'qcfer.posebench.generate.'"):
         generate(tmp_path / "set")
 
 

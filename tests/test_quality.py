@@ -11,21 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 from sklearn.metrics.pairwise import cosine_similarity
 
-from qcfer.quality import (
-    ARCFACE_POINTS,
-    SCORES,
-    ArcFace,
-    Thresholds,
-    agreement,
-    align,
-    best_threshold,
-    calibrate,
-    gated_accuracy,
-    judge,
-    reasons,
-    residual_yaw,
-    similarity,
-)
+from qcfer.face.identity import ARCFACE_POINTS, ArcFace, align
+from qcfer.frontalize.gate import SCORES, Thresholds, agreement, judge, reasons, residual_yaw, similarity
+from qcfer.frontalize.thresholds import best_threshold, calibrate, gated_accuracy
 
 STRICTER = {"embedder": 1, "identity": 1, "agreement": 1, "residual_yaw": -1}
 OFF = dict.fromkeys(SCORES)

@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer import qwen
-from qcfer.datasets import FaceImages
-from qcfer.files import WeightsError, file_sha256
-from qcfer.frontalize import frontalize_faces, get_prompt
-from qcfer.pfn import find_frontalizer, frontalize_set, prompt_conditions, side_by_side
-from qcfer.qwen import PRESETS, Preset, Qwen
+from qcfer.frontalize import qwen
+from qcfer.data.manifest import FaceImages
+from qcfer.core.files import WeightsError, file_sha256
+from qcfer.frontalize.job import frontalize_faces
+from qcfer.frontalize.prompt import get_prompt
+from qcfer.frontalize.conditions import find_frontalizer, frontalize_set, prompt_conditions
+from qcfer.pages.exhibits import side_by_side
+from qcfer.frontalize.qwen import PRESETS, Preset, Qwen
 
 TRIAL = Preset(batch_size=3, steps=2, dtype="float32")
 
@@ -405,7 +407,7 @@ def test_pickled_weights_are_refused(models, tmp_path):
 
 
 def test_importing_the_backend_loads_no_framework():
-    code = "import sys, qcfer.qwen; print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
+    code = "import sys, qcfer.frontalize.qwen; print([name for name in ('torch', 'diffusers', 'transformers') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

@@ -11,10 +11,11 @@ from hypothesis import given, settings, strategies
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import Ridge
 
-from qcfer import posebench, refined
-from qcfer.embed import Embedder
-from qcfer.files import WeightsError
-from qcfer.refined import PEOPLE_SEED, RIDGES, Refined, Training, learn
+from qcfer.posebench import generate as posebench
+from qcfer.frontalize import refined
+from qcfer.embed.base import Embedder
+from qcfer.core.files import WeightsError
+from qcfer.frontalize.refined import PEOPLE_SEED, RIDGES, Refined, Training, learn
 
 TOY = Training(people=6, turns=2)
 rendered = pytest.mark.skipif(bool(posebench.can_render()), reason="PoseBench cannot be rendered here")

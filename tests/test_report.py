@@ -13,12 +13,13 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
-import qcfer.site
-from qcfer import report
-from qcfer.evaluate import evaluate, posebench_score
-from qcfer.fidelity import pose_error, pose_offset
-from qcfer.pipeline import PROBABILITIES, adjust, demo_run, versus_raw
-from qcfer.report import Run, open_run, resources
+import qcfer.pages.site
+from qcfer.pages import overview as report
+from qcfer.evaluate.scores import evaluate, posebench_score
+from qcfer.evaluate.fidelity import pose_error, pose_offset
+from qcfer.run.pipeline import PROBABILITIES, adjust, demo_run, versus_raw
+from qcfer.core.files import resources
+from qcfer.run.record import Run, open_run
 
 SKILL = {"raw": (0.85, 0.008), "oracle": (0.85, 0.0), "geometric": (0.84, 0.005)}
 
@@ -218,8 +219,8 @@ def site(bench, plain, tmp_path_factory):
             template, page = resources("reports") / f"{name}.ipynb", folder / "pages" / f"{name}.ipynb"
             report._make_page(template, page, {"dataset": "posebench", "out": ".", "run": folder.name})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qcfer.site, "_checkout", lambda: None)
-        return qcfer.site.build_site(out).parent
+        patch.setattr(qcfer.pages.site, "_checkout", lambda: None)
+        return qcfer.pages.site.build_site(out).parent
 
 
 def page_of(site, run):

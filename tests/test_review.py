@@ -20,11 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer.cartoons import draw_face
-from qcfer.labels import CLASSES
-from qcfer.quality import Thresholds, judge, reasons
-from qcfer.review import HEADERS, Journal, _faces, apply_verdicts, failures, gallery, make_app, read_verdicts, serve
-from qcfer.site import _sanitise
+from qcfer.data.cartoons import draw_face
+from qcfer.core.labels import CLASSES
+from qcfer.frontalize.gate import Thresholds, judge, reasons
+from qcfer.frontalize.review import HEADERS, Journal, _faces, apply_verdicts, make_app, read_verdicts, serve
+from qcfer.pages.exhibits import failures, gallery
+from qcfer.pages.site import _sanitise
 
 EVIL = "<img src=x onerror=\"document.title='evil'\">.png"
 PROGRAM = """

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import betabinom, binom
 from sklearn import metrics as sk
 
-from qcfer import simulation as sim
+from qcfer.evaluate import simulation as sim
 
 LARGE = [name for name in sim.SETTINGS if "20 subjects" not in name]
 

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import qcfer.site
-from qcfer.labels import CLASSES
-from qcfer.site import TAGS, _checkout, _mark_numbers, _sanitise, _write_method, build_site
+import qcfer.pages.site
+from qcfer.core.labels import CLASSES
+from qcfer.pages.site import TAGS, _checkout, _mark_numbers, _sanitise, _write_method, build_site
 
 EVIL = "<img src=x onerror=alert(1)>"  # a legal name of a folder
 SCRIPT = "</td></table><script>alert(2)</script>"
@@ -433,12 +433,12 @@ def test_a_reference_sanitiser_agrees_on_what_reports_hold(executed):
 @pytest.fixture
 def reports_only(monkeypatch):
     "Leave the method out, which is not what these tests are about."
-    monkeypatch.setattr(qcfer.site, "_checkout", lambda: None)
+    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
 
 
 def static():
     "The folder of the scripts, in the checkout or in the installed package."
-    package = Path(qcfer.site.__file__).parent
+    package = Path(qcfer.pages.site.__file__).parent
     return package / "static" if (package / "static").is_dir() else package.parent / "nbs" / "static"
 
 
@@ -446,7 +446,7 @@ def static():
 def installed(tmp_path_factory):
     "Runs code with a copy of the package outside any checkout, as a wheel would put it."
     library = tmp_path_factory.mktemp("lib")
-    shutil.copytree(Path(qcfer.site.__file__).parent, library / "qcfer")
+    shutil.copytree(Path(qcfer.pages.site.__file__).parent, library / "qcfer")
     shutil.copytree(static(), library / "qcfer" / "static", dirs_exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(library)}
 
@@ -457,7 +457,7 @@ def installed(tmp_path_factory):
 
 
 def build_here(start, folder):
-    return start("import qcfer.site; print(qcfer.site._checkout()); qcfer.site.build_site()", folder)
+    return start("import qcfer.pages.site; print(qcfer.pages.site._checkout()); qcfer.pages.site.build_site()", folder)
 
 
 def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand, reports_only):
@@ -530,7 +530,7 @@ def test_a_failing_build_leaves_the_old_site(tmp_path, by_hand, monkeypatch, rep
     write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand)])
     build_site(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
-    monkeypatch.setattr(qcfer.site, "style", lambda: "</style><script src='https://example.org/x.js'></script>")
+    monkeypatch.setattr(qcfer.pages.site, "style", lambda: "</style><script src='https://example.org/x.js'></script>")
     with pytest.raises(ValueError, match="need no network"):
         build_site(tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")} == before
@@ -571,7 +571,7 @@ def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, i
 
 def test_the_modules_import_is_light():
     heavy = ("nbconvert", "nbdev", "bs4", "jinja2", "matplotlib")
-    code = f"import sys, qcfer.site; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, qcfer.pages.site; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
@@ -597,7 +597,7 @@ def book(tmp_path_factory):
             "#| export\nHELPER = 1\n'What it is.'", outputs=[new_output("execute_result", {"text/plain": "'What it is.'"})]
         ),
         new_code_cell("#| export\ndef label_index(name): ...\n"),
-        new_markdown_cell("## Weights\n\nA class weighs $w_c = \\frac{N}{C n_c}$; see `label_index` and `qcfer.labels`."),
+        new_markdown_cell("## Weights\n\nA class weighs $w_c = \\frac{N}{C n_c}$; see `label_index` and `qcfer.core.labels`."),
         new_code_cell("#| hide\nimport secrets"),
         new_code_cell("import pathlib\npathlib.Path('ran').touch()", outputs=[drawing, drawing]),
     ]

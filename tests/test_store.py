@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer import store
-from qcfer.files import sha256
-from qcfer.store import compute
+from qcfer.core import model_cache as store
+from qcfer.core.files import sha256
+from qcfer.core.model_cache import compute
 
 
 class Squares:
@@ -409,7 +409,7 @@ print(best, extra / ({n} * {dim} * 4))
 
 
 def test_importing_the_store_loads_no_framework():
-    code = "import sys, qcfer.store; print([name for name in ('torch', 'onnxruntime', 'sklearn') if name in sys.modules])"
+    code = "import sys, qcfer.core.model_cache; print([name for name in ('torch', 'onnxruntime', 'sklearn') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 

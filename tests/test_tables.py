@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from qcfer import tables
-from qcfer.calibration import calibrate as calibrate_probabilities
-from qcfer.curves import margin, margin_difference, threshold_sweep
-from qcfer.evaluate import compare, evaluate, holm
-from qcfer.labels import CLASSES
-from qcfer.paper import paper_value
-from qcfer.pipeline import demo_run
-from qcfer.quality import best_threshold, calibrate
-from qcfer.report import Run
+from qcfer.pages import paper as tables
+from qcfer.evaluate.calibration import calibrate as calibrate_probabilities
+from qcfer.evaluate.curves import margin, margin_difference, threshold_sweep
+from qcfer.evaluate.bootstrap import compare, holm
+from qcfer.evaluate.scores import evaluate
+from qcfer.core.labels import CLASSES
+from qcfer.paper.claims import paper_value
+from qcfer.run.pipeline import demo_run
+from qcfer.frontalize.thresholds import best_threshold, calibrate
+from qcfer.run.record import Run
 
 N, SUBJECTS = 560, 20
 LADDERS = {
@@ -57,7 +58,7 @@ def facts(name, place):
 
 
 def ladder(name):
-    """A ladder as a record holds it, its comparisons made by `qcfer.evaluate`."""
+    """A ladder as a record holds it, its comparisons made by `qcfer.evaluate.scores`."""
     cumulative, skills = LADDERS[name]
     made = {rung: predictions(skill) for rung, skill in skills.items()}
     names, reference = list(made), list(made)[-1] if cumulative else REFERENCE.get(name, list(made)[0])
@@ -88,7 +89,7 @@ def gate(after):
 
 
 def stated(ece):
-    """Calibration as `qcfer.calibration.calibrate` gives it, invented: off by `ece` as it is, within luck with a temperature."""
+    """Calibration as `qcfer.evaluate.calibration.calibrate` gives it, invented: off by `ece` as it is, within luck with a temperature."""
     metric = {"value": ece, "low": ece - 0.01, "high": ece + 0.01, "n": N}
     over = {"value": 0.04, "low": 0.02, "high": 0.06, "n": N}
     found = {"ece": metric, "floor": 0.03, "overconfidence": over, "nll": metric | {"value": 1.2}, "bins": []}
@@ -97,7 +98,7 @@ def stated(ece):
 
 
 def curve_of(front):
-    """A curve as `qcfer.curves.yaw_curve` gives it, invented: flat to 30 degrees, then lower."""
+    """A curve as `qcfer.evaluate.curves.yaw_curve` gives it, invented: flat to 30 degrees, then lower."""
     yaw = list(range(0, 91, 10))
     value = [front if angle <= 30 else front - 0.2 for angle in yaw[:-1]] + [None]
     bands = {name: [None if one is None else one + step for one in value] for name, step in (("low", -0.05), ("high", 0.05))}
