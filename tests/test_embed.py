@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcfer.embed import embedders as embed
-from qcfer.embed.embedders import get_embedder
-from qcfer.embed.lite0 import EffNetLite0
-from qcfer.embed.torch import TorchEmbedder
 from qcfer.core.files import WeightsError, file_sha256, sha256
 from qcfer.core.model_cache import compute, cores, stacked
+from qcfer.embed import lite0 as lite0_module
+from qcfer.embed import torch as torch_module
+from qcfer.embed.base import Embedder
+from qcfer.embed.embedders import get_embedder
+from qcfer.embed.lite0 import EffNetLite0, lite0_weights
+from qcfer.embed.torch import TorchEmbedder, is_plumbing, timm_network
 
 torch = pytest.importorskip("torch")
 
@@ -46,7 +48,7 @@ def lite0(tmp_path_factory):
 def reference():
     "The library that published the checkpoint, in PyTorch."
     library = pytest.importorskip("efficientnet_lite_pytorch", reason="the reference implementation is a development package")
-    return library.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(embed._lite0_weights())).eval()
+    return library.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(lite0_weights())).eval()
 
 
 def lite0_input(images):
@@ -70,7 +72,7 @@ def test_lite0_equals_the_library_of_its_checkpoint(lite0, reference):
 def test_lite0_equals_timms_architecture_with_the_same_weights(lite0):
     timm = pytest.importorskip("timm")
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    tensors = torch.load(embed._lite0_weights(), weights_only=True).values()
+    tensors = torch.load(lite0_weights(), weights_only=True).values()
     state = dict(zip(network.state_dict(), tensors, strict=True))  # both list the layers in the order of their work
     network.load_state_dict(state, strict=True)
     network.reset_classifier(0)
@@ -118,7 +120,7 @@ def test_the_graph_is_built_once_and_a_spoilt_copy_is_not_trusted(tmp_path, monk
     first = EffNetLite0().embed(image)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    code = "import sys; from qcfer.embed import EffNetLite0; EffNetLite0(); print('torch' in sys.modules, 'onnx' in sys.modules)"
+    code = "import sys; from qcfer.embed.lite0 import EffNetLite0; EffNetLite0(); print('torch' in sys.modules, 'onnx' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
     for spoilt in (whole[:1000], b"", whole[:5_000_000] + b"\x00\x00\x80\x3f" + whole[5_000_004:]):
         path.write_bytes(spoilt)
@@ -149,7 +151,7 @@ def test_other_weights_than_the_pinned_ones_are_refused(tmp_path, monkeypatch):
 
 
 def test_lite0s_id_names_weights_and_preprocessing(lite0):
-    assert file_sha256(embed._lite0_weights()) in lite0.id
+    assert file_sha256(lite0_weights()) in lite0.id
     assert all(word in lite0.id for word in ("effnet_lite0", "224x224", "bicubic", "(x-127)/128", "l2"))
     assert get_embedder("effnet_lite0").id == lite0.id
 
@@ -202,7 +204,7 @@ def test_lite0_is_much_faster_than_pytorch_and_than_a_plain_session(lite0, refer
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
-    plain = onnxruntime.InferenceSession(embed._lite0_bytes(), options, providers=["CPUExecutionProvider"])
+    plain = onnxruntime.InferenceSession(lite0_module._lite0_bytes(), options, providers=["CPUExecutionProvider"])
     batch = stacked([lite0.preprocess(image) for image in pictures(16)])
     tensor = lite0_input(pictures(16))
 
@@ -358,8 +360,8 @@ def test_unknown_names_and_tags_are_told_from_missing_weights():
 
 def test_openais_weights_get_the_activation_they_were_trained_with():
     pytest.importorskip("open_clip")
-    assert embed._quick_gelu("ViT-L-14", "openai") and embed._quick_gelu("ViT-B-32", "openai")
-    assert not embed._quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
+    assert torch_module._quick_gelu("ViT-L-14", "openai") and torch_module._quick_gelu("ViT-B-32", "openai")
+    assert not torch_module._quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch):
@@ -408,10 +410,10 @@ def test_plumbing_is_told_from_results_by_spec_and_by_id(lite0, tiny_clip, tmp_p
     local = tmp_path / "x random weights seed 1 ?random=0.pt"
     local.write_bytes(tiny_clip[1].read_bytes())
     random = get_embedder("timm:test_vit?random=0")
-    assert embed.is_plumbing("timm:test_vit?random=0") and embed.is_plumbing(random.id)
+    assert is_plumbing("timm:test_vit?random=0") and is_plumbing(random.id)
     for trained in ("effnet_lite0", lite0.id, "timm:resnet50", "open_clip:ViT-L-14/openai", f"open_clip:{tiny_clip[0]}@{local}"):
-        assert not embed.is_plumbing(trained), trained
-    assert not embed.is_plumbing(get_embedder(f"open_clip:{tiny_clip[0]}@{local}").id)
+        assert not is_plumbing(trained), trained
+    assert not is_plumbing(get_embedder(f"open_clip:{tiny_clip[0]}@{local}").id)
 
 
 @pytest.mark.parametrize("spec", ["timm:resnet18?random=", "timm:resnet18?random=-1", "timm:x?seed=1", "open_clip:ViT-B-32?random=x"])
@@ -430,12 +432,12 @@ def test_parameters_are_those_of_the_network_that_makes_the_vectors(lite0, tiny_
     model = get_embedder("open_clip:{}@{}".format(*tiny_clip))
     assert model.parameters == count(model.network.visual) < count(model.network)
     assert get_embedder("timm:resnet18?random=0").parameters == count(timm.create_model("resnet18", pretrained=False, num_classes=0))
-    assert embed.Embedder.parameters is None
+    assert Embedder.parameters is None
 
 
 def test_a_network_with_a_classifier_of_its_own():
     pytest.importorskip("timm")
-    network = embed.timm_network("timm:test_vit?random=0", classes=7)
+    network = timm_network("timm:test_vit?random=0", classes=7)
     assert network(torch.zeros(2, 3, 160, 160)).shape == (2, 7)
 
 
@@ -449,8 +451,8 @@ import numpy as np, open_clip, timm, torch
 from safetensors.torch import save_file
 from open_clip.pretrained import _PRETRAINED, _pcfg
 from PIL import Image
-from qcfer.embed import get_embedder
-from qcfer.files import WeightsError
+from qcfer.core.files import WeightsError
+from qcfer.embed.embedders import get_embedder
 
 logging.disable(logging.CRITICAL)
 hub = Path(sys.argv[1])
