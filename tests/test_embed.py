@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from qcfer.core.device import check_device
 from qcfer.core.files import WeightsError, file_sha256, sha256
 from qcfer.core.model_cache import compute, cores, stacked
 from qcfer.embed import lite0 as lite0_module
 from qcfer.embed import torch as torch_module
-from qcfer.embed.base import Embedder
+from qcfer.embed.base import Embedder, embedder
 from qcfer.embed.embedders import get_embedder
 from qcfer.embed.lite0 import EffNetLite0, lite0_weights
 from qcfer.embed.torch import TorchEmbedder, is_plumbing, timm_network
@@ -342,11 +343,44 @@ def test_a_bad_weights_file_gives_one_clear_line(library, tiny_clip, tmp_path):
 
 
 def test_a_spec_that_is_none_lists_the_forms():
-    clips = ("open_clip:ViT-L-14", "open_clip:/openai", "open_clip:ViT-L-14@", "clip:ViT-L-14/openai")
-    for spec in ("", "resnet50", "timm:", "timm:@file", "timm:a/b", "effnet_lite0:", "EFFNET_LITE0", *clips):
-        with pytest.raises(ValueError, match="expected an embedder: effnet_lite0; open_clip:ARCHITECTURE/TAG.*found") as caught:
+    for spec in ("", "resnet50", "effnet_lite0:", "EFFNET_LITE0", "clip:ViT-L-14/openai"):
+        with pytest.raises(ValueError, match="expected an embedder: effnet_lite0; open_clip:ARCHITECTURE/TAG.*timm:MODEL.*found") as caught:
             get_embedder(spec)
         assert repr(spec) in str(caught.value)
+    for spec in ("timm:", "timm:@file", "timm:a/b", "open_clip:ViT-L-14", "open_clip:/openai", "open_clip:ViT-L-14@"):
+        with pytest.raises(ValueError, match=f"expected {spec.split(':')[0]}:[A-Z].*@FILE or .*random=SEED .*; found") as caught:
+            get_embedder(spec)
+        assert repr(spec) in str(caught.value)
+
+
+def test_a_new_embedder_touches_one_place(monkeypatch):
+    get_embedder("effnet_lite0")  # all that are known are registered before one more is
+    monkeypatch.setattr(embedder, "_entries", dict(embedder._entries))
+
+    class Grey(Embedder):
+        dim = 1
+
+        def __init__(self, level, device):
+            self.id = f"grey {level} on {device}"
+
+        def preprocess(self, image):
+            return np.float32([image.convert("L").getpixel((0, 0))])
+
+        def forward(self, batch):
+            return np.ones((len(batch), 1), np.float32)
+
+    @embedder("grey:", help="grey:LEVEL")
+    def make(spec, device):
+        return Grey(spec.partition(":")[2], device)
+
+    assert get_embedder("grey:7").id == "grey 7 on cpu"
+    assert get_embedder("grey:7").embed(pictures(3)).shape == (3, 1)
+    with pytest.raises(ValueError, match="effnet_lite0.*grey:LEVEL; found 'gray'"):
+        get_embedder("gray")
+    with pytest.raises(ValueError, match="found 'tpu'"):
+        get_embedder("grey:7", "tpu")
+    with pytest.raises(ValueError, match="expected each embedder once; found 'grey:' again"):
+        embedder("grey:")(make)
 
 
 def test_unknown_names_and_tags_are_told_from_missing_weights():
@@ -372,11 +406,25 @@ def test_a_missing_library_says_what_to_install(monkeypatch):
 
 
 def test_a_device_that_is_not_there(tiny_clip):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
-    for device in ("cuda", "cuda:1", "tpu"):
-        with pytest.raises(ValueError, match=f"expected the device cpu, or cuda where there is one; found '{device}'"):
-            get_embedder("open_clip:{}@{}".format(*tiny_clip), device)
+    specs = ("effnet_lite0", "timm:test_vit?random=0", "open_clip:{}@{}".format(*tiny_clip))
+    for device in ("tpu", "cuda:99", "CPU", "") if torch.cuda.is_available() else ("tpu", "cuda:99", "CPU", "", "cuda", "cuda:0"):
+        for spec in specs:
+            with pytest.raises(ValueError, match=f"expected the device cpu, or cuda where there is one; found '{device}'$"):
+                get_embedder(spec, device)
+
+
+def test_a_card_that_is_there_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [check_device(name) for name in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
+    assert get_embedder("effnet_lite0", "cuda").id == EffNetLite0.id  # which works on the processor whatever the device
+    with pytest.raises(ValueError, match="found 'cuda:2'"):
+        check_device("cuda:2")
+
+
+def test_the_processor_needs_no_torch_to_be_found():
+    code = "import sys; from qcfer.embed.embedders import get_embedder; print(get_embedder('effnet_lite0').dim, 'torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["1280", "False"]
 
 
 # Random weights, and how many there are

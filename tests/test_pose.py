@@ -6,6 +6,7 @@ import itertools
 import os
 import pickle
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -428,6 +429,16 @@ def test_auto_without_weights_warns(without_weights, manifest, expected):
     with pytest.warns(UserWarning, match=r"without 3DDFA-V2.*mb05_120x120\.pth"):
         kind, estimator = get_pose_estimator("auto", manifest)
     assert kind == expected and (estimator is None) == (expected == "none")
+
+
+def test_the_warning_comes_once_a_process_and_reason(without_weights, recwarn):
+    for manifest in (KNOWN, KNOWN, KNOWN[["image"]], KNOWN):
+        get_pose_estimator("auto", manifest)
+        with warnings.catch_warnings():  # as libraries do: it empties Python's own memory of what was said
+            warnings.simplefilter("ignore", DeprecationWarning)
+    get_pose_estimator("auto", KNOWN)
+    told = [str(warning.message) for warning in recwarn if "3DDFA-V2" in str(warning.message)]
+    assert len(told) == 2 and "the manifest's own angles" in told[0] and "no pose is known" in told[1]
 
 
 def test_named_estimator_without_weights_is_an_error(without_weights):
