@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from qcfer.frontalize import geometric
-from qcfer.evaluate.fidelity import landmark_error
-from qcfer.frontalize.geometric import MIRRORED, SIZE, Geometric, depth_map, fit, horizon, look_up
 from qcfer.core.yaw import matrix_to_pose, pose_to_matrix
+from qcfer.evaluate.fidelity import landmark_error
+from qcfer.frontalize import geometric
+from qcfer.frontalize.geometric import MIRRORED, SIZE, Geometric, depth_map, fit, horizon, look_up
 
 pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install 'qcfer[posebench]'")
 AWAY = np.array([[32.0, 3, 2], [-45, -6, 4], [60, 5, -5], [-75, 0, 3]])
