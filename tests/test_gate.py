@@ -12,8 +12,20 @@ from PIL import Image, ImageDraw
 from sklearn.metrics.pairwise import cosine_similarity
 
 from qcfer.core.labels import CLASSES
+from qcfer.core.pictures import PictureList
 from qcfer.face.identity import ARCFACE_POINTS, ArcFace, align
-from qcfer.frontalize.gate import SCORES, Thresholds, agreement, judge, reasons, residual_yaw, similarity, with_agreement
+from qcfer.frontalize.gate import (
+    SCORES,
+    Thresholds,
+    agreement,
+    gate_scores,
+    identity_scores,
+    judge,
+    reasons,
+    residual_yaw,
+    similarity,
+    with_agreement,
+)
 
 STRICTER = {"embedder": 1, "identity": 1, "agreement": 1, "residual_yaw": -1}
 OFF = dict.fromkeys(SCORES)
@@ -216,3 +228,32 @@ def test_another_model_is_refused(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "other.onnx")
     with pytest.raises(ValueError, match="112, 112"):
         ArcFace(tmp_path / "other.onnx")
+
+
+@pytest.fixture
+def turned_faces():
+    "Originals, frontalized pictures and both's landmarks: the same face moved, another face, not turned, landmarks unknown."
+    moved, black = marked(scale=2, turn=0.5, shift=(120, 10), size=400), (Image.new("RGB", (300, 300)), marked()[1])
+    (originals, before), (frontalized, after) = zip(*[marked()] * 4), zip(moved, black, marked(), moved)
+    after = np.stack(after)
+    after[3, 7] = np.nan
+    return PictureList(originals), PictureList(frontalized), np.stack(before), after
+
+
+def test_identity_is_scored_where_there_is_something_to_compare(recogniser, turned_faces):
+    same, other, untouched, unknown = identity_scores(ArcFace(recogniser), *turned_faces)
+    assert same > 0.99 > other and np.isnan([untouched, unknown]).all()
+    with pytest.raises(ValueError, match=r"landmarks for each face; found \[4, 4, 4, 3\]"):
+        identity_scores(ArcFace(recogniser), *turned_faces[:3], turned_faces[3][:3])
+
+
+def test_a_threshold_for_identity_can_be_met(recogniser, turned_faces):
+    "The paper's second check: with the recogniser's scores in the table the gate judges by them, and says so."
+    manifest = pd.DataFrame({"image": list("abcd"), "label": 0, "split": "val", "group": range(4)})
+    table = pd.DataFrame({"status": ["done", "done", "kept", "done"], "sha256": list("1234")})
+    rows, poses = np.ones((4, 2)), np.zeros((4, 3))
+    scores = gate_scores(manifest, table, rows, rows, poses, identity=identity_scores(ArcFace(recogniser), *turned_faces))
+    assert scores["image"].tolist() == ["a", "b", "d"]
+    assert judge(scores, Thresholds(identity=0.78)).tolist() == ["accept", "revert", "review"]
+    assert reasons(scores, Thresholds(identity=0.78)).str.partition(" ")[0].tolist() == ["", "identity", "identity"]
+    assert "identity" not in gate_scores(manifest, table, rows, rows, poses)
