@@ -275,7 +275,25 @@ def test_the_papers_settings_are_the_default(models):
     assert (backend.batch_size, backend.preset.true_cfg_scale, backend.preset.dtype, qwen._DELIVERED) == (8, 4.0, "bfloat16", 448)
     assert backend.prompt == get_prompt("constrained")
     assert backend.images_per_s is None
-    assert Qwen(str(models["edit"]), device="cuda").images_per_s == 1.25  # the paper's figure, for a graphics card
+
+
+def test_the_processor_is_taken_when_it_is_asked_for(models, monkeypatch):
+    "Even where there is a card; and the paper's rate is stated for a card alone."
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for backend in (Qwen(str(models["edit"])), Qwen(str(models["edit"]), device="cpu"), get_frontalizer(f"qwen:{models['edit']}")):
+        assert (backend.device, backend.images_per_s) == ("cpu", None)
+    given = get_frontalizer(f"qwen:{models['edit']}", device="cuda")
+    assert (given.device, given.images_per_s) == ("cuda", 1.25)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda", ""])
+def test_a_device_that_is_not_there_is_refused(models, device, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"^expected the device cpu, or cuda where there is one; found '{device}'$"):
+        Qwen(str(models["edit"]), device=device)
 
 
 CHANGES = [
