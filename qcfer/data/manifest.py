@@ -361,3 +361,13 @@ class FaceImages(Pictures):
             raise DatasetError(f"expected {image} as it was when the manifest was made; found other bytes: run prepare again")
         picture = decode_image(data)
         return picture if self._boxes[index] is None else picture.crop([int(side) for side in self._boxes[index]])
+
+# %% ../../nbs/13_manifest.ipynb #c7c53bc6
+import yaml
+
+from ..core.files import resources
+from .layouts import dataset
+
+for _name in DATASETS:
+    _params = yaml.safe_load((resources("params") / f"{_name}.yaml").read_text())["config"] if (resources("params") / f"{_name}.yaml").is_file() else {}
+    dataset(_name, help=_name, params={k: v for k, v in _params.items() if k not in ("dataset", "embedder", "pose")})(DATASETS[_name])

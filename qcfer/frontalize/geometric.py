@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SIZE', 'MIRRORED', 'depth_map', 'horizon', 'GenericHead', 'make_generic_head', 'generic_head', 'Fit', 'fit_rigid',
-           'fit', 'look_up', 'compose', 'soft_mirror', 'Geometric']
+           'fit', 'look_up', 'compose', 'soft_mirror', 'Geometric', 'geometric', 'plain']
 
 # %% ../../nbs/53_geometric.ipynb #697d50af
 import os
@@ -19,6 +19,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinat
 
 from ..core.files import atomic_path, cache_dir, code_hash
 from ..core.yaw import pose_to_matrix
+from .conditions import frontalizer
 
 # %% ../../nbs/53_geometric.ipynb #b300d433
 SIZE = 224
@@ -509,3 +510,15 @@ class Geometric:
             columns, rows, margin, beside = look_up(self._head, fitted, landmarks)
             view = compose(pixels, rows, columns, margin, beside, np.sign(fitted.rotation[0, 2]))
         return Image.fromarray(view.round().clip(0, 255).astype(np.uint8))
+
+# %% ../../nbs/53_geometric.ipynb #fa91fa60
+@frontalizer("geometric", help="geometric")
+def geometric() -> Geometric:
+    "The whole method."
+    return Geometric()
+
+
+@frontalizer("plain", help="plain", yardstick=True)
+def plain() -> Geometric:
+    "The prototype, a baseline."
+    return Geometric(plain=True)

@@ -21,6 +21,7 @@ from scipy.linalg import solve
 from tqdm import tqdm
 
 from ..core.files import WeightsError, atomic_path, cache_dir, code_hash, file_sha256, sha256
+from .conditions import frontalizer
 from .geometric import Geometric
 from ..core.labels import CLASSES
 from ..core.yaw import is_profile
@@ -212,6 +213,7 @@ def trained(
         return _kept(folder, name) or _keep(folder, name, _train(training, embedder, estimator, geometric, folder / name))
 
 # %% ../../nbs/55_refined.ipynb #6eed5c3a
+@frontalizer("refined", help="refined", learned=True)
 class Refined:
     """From embeddings of a turned face and of its geometric view to that of the frontal view.
 
@@ -230,17 +232,19 @@ class Refined:
     ----------
     id : str
         Names the method, its training, the weights by content, and the geometric view that it starts from.
+    shows : Geometric
+        Whose pictures a person sees: the refinement moves embeddings and makes none.
     told : dict
         Mean cosine to the true views' embeddings: 'geometric' of the geometric views, 'held_out' of what is refined, for people who were
         left out; and 'ridge', the strength that was chosen.
     """
 
     def __init__(self, embedder, estimator=None, training: Training = Training(), folder: str | os.PathLike | None = None):
-        geometric = Geometric()
-        path = trained(training, embedder, estimator, geometric, folder)
+        self.shows = Geometric()
+        path = trained(training, embedder, estimator, self.shows, folder)
         with np.load(path, allow_pickle=False) as stored:
             self._weights, self.told = stored["weights"], json.loads(str(stored["told"]))
-        self.id = f"refined:{training.people}x{training.turns}@{path.stem}+{geometric.id}"
+        self.id = f"refined:{training.people}x{training.turns}@{path.stem}+{self.shows.id}"
 
     def refine(
         self,
