@@ -362,12 +362,13 @@ def test_a_runs_folder_holds_data_only(frontalized_run):
 
 
 def test_a_threshold_of_identity_is_judged_from_the_recognisers_file(posebench_set, recogniser, tmp_path):
-    settings = {"pose": "3ddfa_v2" if os.environ.get("QCFER_WEIGHTS") else "annotation", "esv": QUICK, "ladders": [], "conditions": ["mirrored"]}
+    pose = "3ddfa_v2" if os.environ.get("QCFER_WEIGHTS") else "annotation"
+    settings = {"pose": pose, "esv": QUICK, "ladders": [], "conditions": ["mirrored"]}
     config = Config("posebench", str(posebench_set), recogniser=str(recogniser), gate={"identity": 0.78}, **settings)
     study = Study(config, tmp_path)
     scores = study.gate("mirrored")
     assert study.ids["recogniser"].startswith("arcface:tiny@")
-    if settings["pose"] == "3ddfa_v2":
+    if pose == "3ddfa_v2":
         assert scores["identity"].between(-1, 1).all()
     else:
         assert scores["identity"].isna().all()  # nobody knows where the landmarks of new pictures are
