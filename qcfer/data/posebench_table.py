@@ -90,7 +90,8 @@ def read_posebench(
     for column, words, good in _posebench_faults(table, actions):
         if not good.all():
             row = int(np.argmin(good))
-            found = repr(table[column].iloc[row])[:40]
+            value = table[column].iloc[row]
+            found = repr(value.item() if isinstance(value, np.generic) else value)[:40]
             raise DatasetError(f"expected {words} as {column} in row {row} of {path}; found {' '.join(found.split())}")
     below = Below(root)
     frontal = {name: below.objection(name) for name in table["frontal"].unique()}
