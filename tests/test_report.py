@@ -218,9 +218,7 @@ def site(bench, plain, tmp_path_factory):
         for name in pages:
             template, page = resources("reports") / f"{name}.ipynb", folder / "pages" / f"{name}.ipynb"
             report._make_page(template, page, {"dataset": "posebench", "out": ".", "run": folder.name})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qcfer.pages.site, "_checkout", lambda: None)
-        return qcfer.pages.site.build_site(out).parent
+    return qcfer.pages.site.build_site(out).parent
 
 
 def page_of(site, run):
