@@ -164,23 +164,6 @@ def test_agreement_needs_probabilities():
 # ---- the recogniser
 
 
-@pytest.fixture(scope="module")
-def recogniser(tmp_path_factory):
-    "A model of ArcFace's shape with random weights: a coarse average, then a linear layer."
-    weights = np.random.default_rng(0).normal(size=(147, 512)).astype(np.float32)
-    nodes = [
-        helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["y"]),
-    ]
-    shapes = {"x": ["n", 3, 112, 112], "y": ["n", 512]}
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
-    path = tmp_path_factory.mktemp("arcface") / "tiny.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
-
-
 def marked(scale=1.0, turn=0.0, shift=(0.0, 0.0), size=300):
     "A picture with five coloured dots where ArcFace's points lie after a similarity transform, and 68 landmarks that say so."
     cos, sin = scale * np.cos(turn), scale * np.sin(turn)
