@@ -20,7 +20,7 @@ class Section(NamedTuple):
     heading : the question, in words; '' for an answer that goes on under the heading before.
     figure : what draws itself, such as a Matplotlib figure or HTML.
     table : a DataFrame.
-    says : captions, as Markdown; the figure's comes first.
+    says : captions, as Markdown; the figure's comes first, None where it has none.
     """
 
     heading: str = ""
