@@ -30,6 +30,8 @@ from tqdm import tqdm
 
 import qcfer
 from .comparison import comparison, models, read_runs, script, template
+from .publish import pages_folder
+from ..run.record import Run
 from ..core.files import resources
 
 # %% ../../nbs/99a_site.ipynb #b9f0c59e
@@ -252,7 +254,7 @@ def _headline(run):
 
 def _shown(run):
     "A run of `qcfer.pages.comparison.read_runs` for the templates, with its pages."
-    condition, pages = _headline(run), _report_pages(run["folder"] / "pages")
+    condition, pages = _headline(run), _report_pages(pages_folder(Run(run["folder"])))
     dataset, name = (quote(run[key], safe="", errors="surrogateescape") for key in ("dataset", "id"))
     href = f"reports/{dataset}/{name}"
     about = {"anchor": dataset, "href": href, "pages": pages, "page": f"{href}/{pages[0]['file']}" if pages else ""}
