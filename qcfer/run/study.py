@@ -133,7 +133,7 @@ class Study:
         return self._made[make.__name__, *key]
 
     @cached_property
-    def _prepared(self):
+    def prepared(self) -> tuple:  # the manifest without poses, and its root
         root = find_root(self.config, self.out)
         with self.meter.stage("prepare"):
             manifest, root = prepare(self.config.dataset, root, self.out, seed=self.config.seed, **self._how)
@@ -141,15 +141,19 @@ class Study:
 
     @property
     def root(self) -> Path:
-        return self._prepared[1]
+        return self.prepared[1]
+
+    @property
+    def rejected(self) -> pd.DataFrame:  # image, reason
+        return pd.read_csv(self.out / self.config.dataset / "rejected.csv", keep_default_na=False)
 
     @cached_property
     def images(self) -> FaceImages:
-        return FaceImages(*self._prepared)
+        return FaceImages(*self.prepared)
 
     @cached_property
     def pose_estimator(self) -> tuple:  # its name, and itself
-        return get_pose_estimator(self.config.pose, self._prepared[0])
+        return get_pose_estimator(self.config.pose, self.prepared[0])
 
     @property
     def finder(self):
@@ -161,7 +165,7 @@ class Study:
     def _found(self):
         estimator, images = self.pose_estimator[1], self.images
         with self.meter.stage("pose"):
-            return estimate_poses(estimator, images, self._prepared[0], self.out)
+            return estimate_poses(estimator, images, self.prepared[0], self.out)
 
     @property
     def poses(self) -> np.ndarray:
@@ -173,7 +177,7 @@ class Study:
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
-        return add_pose(self._prepared[0], self.poses)
+        return add_pose(self.prepared[0], self.poses)
 
     def frontalizer(self, view: str):
         "What makes a view; see `qcfer.frontalize.conditions.get_frontalizer`."
