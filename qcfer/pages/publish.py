@@ -45,12 +45,11 @@ def read_template(path: str | os.PathLike) -> Template:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         about, cells = notebook["metadata"], notebook["cells"]
         told = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-        kernel, place = about.get("kernelspec", {}), about.get("qcfer", {})
-        language = about.get("language_info", {}).get("name") or kernel.get("language")
+        kernel, place = about.get("kernelspec", {}).get("name"), about.get("qcfer", {})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"expected a template, a notebook, in {path}; found something else") from None
-    if not (kernel.get("name") and language):
-        raise ValueError(f"expected a kernelspec with its language in the metadata of the template {path}; found none")
+    if not kernel:
+        raise ValueError(f"expected a kernelspec in the metadata of the template {path}; found none: save it once with Jupyter")
     if not any(re.search(r"^report\s*[:=]", "".join(cell["source"]), re.MULTILINE) for cell in told):
         raise ValueError(f"expected a cell tagged `parameters` that sets `report` in the template {path}; found none")
     template = Template(path, **{key: value for key, value in place.items() if key in ("order", "needs")})
@@ -128,7 +127,7 @@ def make_page(
     with tempfile.TemporaryDirectory(dir=page.parent, prefix=".page-") as folder:
         aside = Path(folder) / page.name
         command = [sys.executable, "-m", "papermill", template.path.absolute(), aside, "--cwd", page.parents[3], "-k", "python3"]
-        command += ["-y", json.dumps({"report": report}), "--no-progress-bar", "--no-log-output"]
+        command += ["-l", "python", "-y", json.dumps({"report": report}), "--no-progress-bar", "--no-log-output"]
         done = _run_template(list(map(str, command)))
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
