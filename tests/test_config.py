@@ -58,12 +58,16 @@ def test_anything_a_file_can_say_can_be_typed():
     assert set(settings) == {each.name for each in fields(Config)}
 
 
-def test_identity_takes_a_recogniser():
+def test_identity_takes_a_recogniser(tmp_path):
+    model = tmp_path / "arcface.onnx"
+    model.touch()
     assert gate_of(Config("folder")).identity is None
     with pytest.raises(ValueError, match="expected a recogniser for the gate's threshold identity; found none: add --recogniser FILE"):
         Config("folder", gate={"identity": 0.78})
-    assert gate_of(Config("folder", gate={"identity": 0.7}, recogniser="arcface.onnx")).identity == 0.7
-    assert gate_of(Config("folder", recogniser="arcface.onnx")).identity == 0.78  # the paper's
+    assert gate_of(Config("folder", gate={"identity": 0.7}, recogniser=str(model))).identity == 0.7
+    assert gate_of(Config("folder", recogniser=str(model))).identity == 0.78  # the paper's
+    with pytest.raises(ValueError, match="expected an ArcFace model .ONNX. for the recogniser; found no file at absent.onnx"):
+        Config("folder", recogniser="absent.onnx")
 
 
 @pytest.mark.parametrize("name", ["fer2013", "ferplus", "rafdb", "affectnet7", "expw", "posebench", "folder", "hf"])

@@ -361,6 +361,21 @@ def test_a_runs_folder_holds_data_only(frontalized_run):
     assert (pairs["original"] != pairs["frontalized"]).all()
 
 
+def test_a_threshold_of_identity_is_judged_from_the_recognisers_file(posebench_set, recogniser, tmp_path):
+    pose = "3ddfa_v2" if os.environ.get("QCFER_WEIGHTS") else "annotation"
+    settings = {"pose": pose, "esv": QUICK, "ladders": [], "conditions": ["mirrored"]}
+    config = Config("posebench", str(posebench_set), recogniser=str(recogniser), gate={"identity": 0.78}, **settings)
+    study = Study(config, tmp_path)
+    scores = study.gate("mirrored")
+    assert study.ids["recogniser"].startswith("arcface:tiny@")
+    if pose == "3ddfa_v2":
+        assert scores["identity"].between(-1, 1).all()
+    else:
+        assert scores["identity"].isna().all()  # nobody knows where the landmarks of new pictures are
+    run = make_run(config, tmp_path)
+    assert run.gate("mirrored")["identity"].equals(scores["identity"])
+
+
 def test_comparisons_that_are_read_together_are_corrected_together(frontalized_run):
     conditions = frontalized_run[2].record["conditions"]
     family = [versus for part in conditions.values() for versus in part.get("versus_raw", {}).values()]

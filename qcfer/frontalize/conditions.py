@@ -26,8 +26,8 @@ from .job import FrontalizedFaces, frontalize_faces
 frontalizer = Registry("frontalizer", "qcfer.frontalize")
 """Frontalizers by name: a class, or a function that makes one.
 
-Of its arguments those in `KNOWN` are given by the run, `model` is what stands after the colon of its name, and those by keyword alone are its
-settings. Facts: `yardstick`, it is there to be compared with; `learned`, it moves embeddings and makes no picture of its own; `prompted`.
+Of its arguments those in `KNOWN` are given by the run, `model` is what stands after the colon, and those by keyword alone are its settings.
+Facts: `yardstick`, it is there to be compared with; `learned`, it moves embeddings and makes no picture of its own; `prompted`.
 """
 
 KNOWN = ("estimator", "embedder", "device", "directory")

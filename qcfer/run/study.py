@@ -24,9 +24,10 @@ from ..core.yaw import is_profile
 from ..data.manifest import FaceImages, prepare
 from ..embed.base import Embedder
 from ..embed.embedders import get_embedder
+from ..face.identity import ArcFace
 from ..face.pose import AnnotationPose, estimate_poses, get_pose_estimator
 from ..frontalize.conditions import ORACLE, RAW, Condition, View, fuse, get_frontalizer, show, takes, view_names
-from ..frontalize.gate import gate_scores
+from ..frontalize.gate import gate_scores, identity_scores
 from .config import Config
 
 # %% ../../nbs/81_study.ipynb #2b981d37
@@ -272,8 +273,14 @@ class Study:
 
     def _score(self, view):
         parts = self.manifest, self.view(view).table, self.embedded(RAW), self.embedded(view), self.looked_at(view)[0]
+        people = self.recogniser, self.images, self.pictures(view), self.landmarks, self.looked_at(view)[1]
         with self.meter.stage("gate"):
-            return gate_scores(*parts)
+            return gate_scores(*parts, identity_scores(*people) if self.recogniser else None)
+
+    @cached_property
+    def recogniser(self) -> ArcFace | None:
+        "Who tells the gate whether it is still the same person; None where no file was named."
+        return ArcFace(self.config.recogniser) if self.config.recogniser else None
 
     def journal(self, view: str) -> Path:  # a file of JSON lines, which need not be there
         "Where a person's verdicts on the pictures of a frontalizer are kept."
@@ -292,7 +299,7 @@ class Study:
             "reviews": reviews,
             "extractors": {spec: self.embedder(spec).id for spec in extractors},
             "prompts": _prompts_id(config),
-        }
+        } | ({"recogniser": self.recogniser.id} if self.recogniser else {})
 
     def part(self, chosen: np.ndarray) -> "Part":  # (N,) bool
         "Some of its faces."
