@@ -46,7 +46,7 @@ Settings = make_dataclass(
 "What can be typed of a run's settings: the fields of `Config` that are words, numbers and lists of words, each unset."
 
 Options = Annotated[Settings | None, Parameter(name="*")]
-Dataset = Annotated[str, Parameter(help="A set, such as posebench (rendered), rafdb or folder; a wrong name is answered with all there are.")]
+Dataset = Annotated[str, Parameter(help="A set, such as posebench, rafdb or folder; a wrong name is answered with all there are.")]
 Strict = Annotated[bool, Parameter(help="Stop at the first picture that cannot be read.")]
 
 # %% ../nbs/cli.ipynb #fcef7ff9

@@ -85,7 +85,7 @@ def judge_view(
     judged = judged_by(study, view, with_agreement(study.gate(view), raw, frontalized))
     return judged if {"val", "test"} <= set(judged["split"]) else None
 
-# %% ../../nbs/84_measure.ipynb #dc138a36
+
 def review_table(
     study: Study,
     view: str,  # a frontalizer's, with its settings
