@@ -16,6 +16,7 @@ report: $(READY) .venv/.mesa
 
 test: $(READY) .venv/.mesa .venv/.browser
 	$(BIN)/ruff check qcfer tests setup.py .ci
+	$(BIN)/lint-imports
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 

@@ -21,6 +21,27 @@ def posebench_set(tmp_path_factory):
     return generate(tmp_path_factory.mktemp("posebench") / "set", subjects=8, seed=3)
 
 
+@pytest.fixture(scope="session")
+def recogniser(tmp_path_factory):
+    "A model of ArcFace's shape with random weights: a coarse average, then a linear layer."
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.random.default_rng(0).normal(size=(147, 512)).astype(np.float32)
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["y"]),
+    ]
+    shapes = {"x": ["n", 3, 112, 112], "y": ["n", 512]}
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
+    path = tmp_path_factory.mktemp("arcface") / "tiny.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def browser():
     "Chromium; a test that needs it is skipped where there is none."

@@ -3,7 +3,7 @@ from itertools import combinations
 
 from matplotlib.text import Text
 
-from qcfer.pages.figures import style as plots
+from qcfer.pages.figures.style import WIDTH
 
 
 def drawn_texts(figure, monkeypatch):
@@ -18,7 +18,7 @@ def drawn_texts(figure, monkeypatch):
 def check_texts(figure, monkeypatch):
     """Every text is large enough to print, inside the figure, and over no other."""
     texts = drawn_texts(figure, monkeypatch)
-    assert texts and figure.get_figwidth() == plots.WIDTH <= 6.5
+    assert texts and figure.get_figwidth() == WIDTH <= 6.5
     assert min(text.get_fontsize() for text in texts) >= 9
     boxes = {text: text.get_window_extent() for text in texts}
     for text, box in boxes.items():

@@ -317,7 +317,8 @@ _KILLED = """
 import sys
 import numpy as np, pandas as pd
 from pathlib import Path
-from qcfer.ablate import LADDERS, Method, fit_methods
+from qcfer.classify.ladders import LADDERS
+from qcfer.classify.train import Method, fit_methods
 rng = np.random.default_rng(0)
 label = rng.integers(0, 7, 1200)
 features = (np.eye(7)[label] @ rng.normal(size=(7, 64)) + 2 * rng.normal(size=(1200, 64))).astype(np.float32)

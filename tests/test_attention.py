@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcfer.embed.attention import _network, _scores, _shown_attention, attention_maps, probe_directions
+from qcfer.embed.attention import _scores, _shown_attention, attention_maps, probe_directions
 from qcfer.pages.figures.attention import attention_figure
 from qcfer.embed.lite0 import EffNetLite0
 from qcfer.embed.torch import TorchEmbedder
@@ -59,7 +59,7 @@ def test_attention_taken_apart_changes_no_feature(make):
     embedder, images = make(), pictures()
     batch = torch.stack([pixels(image) for image in images]).requires_grad_()
     fused = torch.nn.functional.scaled_dot_product_attention
-    network = _network(embedder)[0]
+    network = embedder.differentiable()[0]
     expected = network(batch)
     with _shown_attention() as seen:
         found = network(batch)
@@ -75,7 +75,7 @@ def test_the_map_is_attention_times_what_a_nudge_of_it_does(make, first):
     direction = directions(1, embedder.dim)
     found = attention_maps(embedder, images, direction)
     batch = pixels(images[0])[None].double().requires_grad_()
-    network = _network(embedder)[0].double()
+    network = embedder.differentiable()[0].double()
     wanted = torch.from_numpy(direction).double()
     fused, calls = torch.nn.functional.scaled_dot_product_attention, []
 
@@ -140,7 +140,7 @@ def test_maps_are_maps_one_by_one(make):
 def test_the_default_embedder_in_torch_gives_its_own_features():
     pytest.importorskip("timm")
     embedder, images = EffNetLite0(), pictures(2, 224)
-    network, prepared = _network(embedder)
+    network, prepared = embedder.differentiable()
     with torch.inference_mode():
         features = network(prepared(np.stack([embedder.preprocess(image) for image in images]))).numpy()
     unit = features / np.linalg.norm(features, axis=1, keepdims=True)

@@ -1,6 +1,7 @@
 """The command line as a person meets it: in a process of its own."""
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ import pytest
 
 from qcfer.data.cartoons import draw_faces
 
-COMMANDS = ("prepare", "pose", "embed", "train", "report", "predict", "doctor")
+COMMANDS = ("prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report", "predict", "doctor")
 
 
 def qcfer(*arguments, **options):
@@ -49,9 +50,19 @@ def test_help_imports_nothing_heavy():
     [
         (["prepare", "folder"], "add --root"),
         (["prepare", "folder", "--root", "absent"], "found nothing at"),
-        (["prepare", "imagenet", "--root", "."], "expected a dataset out of"),
+        (["prepare", "imagenet", "--root", "."], "expected a dataset: "),
         (["train", "folder", "--root", ".", "--params", "absent.yaml"], "absent.yaml"),
         (["predict", "folder", "absent.png", "--out", "absent"], "qcfer report folder"),
+        (["train", "folder", "--root", ".", "--device", "tpu"], "expected the device cpu, or cuda where there is one; found 'tpu'"),
+        (["train", "folder", "--root", ".", "--out", __file__], "expected a folder for --out; found the file"),
+        (["train", "folder", "--root", ".", "--set", "esv.candidate=LR"], "found candidate: did you mean candidates?"),
+        (["train", "folder", "--root", ".", "--set", "condition=geometric"], "found condition: did you mean conditions?"),
+        (["train", "folder", "--root", ".", "--set", "seed"], "expected SETTING=VALUE"),
+        (["train", "folder", "--root", ".", "--set", "gate.identity=0.78"], "add --recogniser FILE"),
+        (["train", "folder", "--root", ".", "--conditions", "geometrik"], "found 'geometrik'"),
+        (["train", "folder", "--root", ".", "--conditions", "imported"], "add --frontalized FOLDER"),
+        (["train", "folder", "--sede", "1"], "--seed"),
+        (["trian", "folder"], "train"),
     ],
 )
 def test_bad_input_gets_one_line(arguments, words, tmp_path):
@@ -59,6 +70,55 @@ def test_bad_input_gets_one_line(arguments, words, tmp_path):
     assert answer.returncode == 1
     assert answer.stderr.startswith("qcfer: ") and answer.stderr.count("\n") == 1
     assert words in answer.stderr
+
+
+def test_cuda_without_a_card_is_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a card")
+    answer = qcfer("train", "folder", "--root", ".", "--device", "cuda", cwd=tmp_path)
+    assert answer.returncode == 1 and answer.stderr == "qcfer: expected the device cpu, or cuda where there is one; found 'cuda'\n"
+
+
+def test_a_cache_that_cannot_be_made_is_named_with_what_to_do(tmp_path, faces):
+    (tmp_path / "file").touch()
+    environment = os.environ | {"QCFER_CACHE": str(tmp_path / "file" / "cache")}
+    params = ("--set", "pose=none", "--set", "esv.candidates=LR")
+    answer = qcfer("train", "folder", "--root", faces, "--out", tmp_path / "out", *params, env=environment)
+    assert answer.returncode == 1 and answer.stderr.splitlines()[-1].startswith("qcfer: expected to read or write ")
+    assert "set QCFER_CACHE to a folder that can be written" in answer.stderr.splitlines()[-1] and "Errno" not in answer.stderr
+
+
+def test_every_setting_can_be_typed_once_and_its_help_is_configs(tmp_path):
+    from dataclasses import fields
+
+    from qcfer.run.config import Config
+
+    answer = qcfer("train", "--help")
+    for each in fields(Config):
+        if each.name != "dataset" and each.type is not dict:
+            assert answer.stdout.count(f"--{each.name} ") == 1, each.name
+    assert "Draws the splits, the forests" in answer.stdout
+
+
+def test_what_is_set_on_the_command_line_reaches_the_record(faces, tmp_path):
+    typed = ["--pose", "none", "--set", "esv.candidates=LR", "--set", "ladders=[]", "--set", "esv.top_m=1", "--seed", "5"]
+    answer = qcfer("train", "folder", "--root", faces, "--out", tmp_path, *typed)
+    assert answer.returncode == 0, answer.stderr
+    record = json.loads(open(answer.stdout.split()[-1]).read())
+    assert record["config"]["esv"] == {"candidates": "LR", "top_m": 1} and record["config"]["ladders"] == [] and record["seed"] == 5
+
+
+def test_ctrl_c_ends_with_130_and_one_line(faces, tmp_path):
+    command = [sys.executable, "-m", "qcfer.cli", "train", "folder", "--root", str(faces), "--out", str(tmp_path), "--pose", "none"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "cache").glob("embeddings/*/part-*.arrow")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "qcfer: interrupted; what was finished is kept" and "Traceback" not in said
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qcfer.embed import embedders as embed
-from qcfer.embed.embedders import get_embedder
-from qcfer.embed.lite0 import EffNetLite0
-from qcfer.embed.torch import TorchEmbedder
+from qcfer.core.device import check_device
 from qcfer.core.files import WeightsError, file_sha256, sha256
 from qcfer.core.model_cache import compute, cores, stacked
+from qcfer.embed import lite0 as lite0_module
+from qcfer.embed import torch as torch_module
+from qcfer.embed.base import Embedder, embedder
+from qcfer.embed.embedders import get_embedder
+from qcfer.embed.lite0 import EffNetLite0, lite0_weights
+from qcfer.embed.torch import TorchEmbedder, is_plumbing, timm_network
 
 torch = pytest.importorskip("torch")
 
@@ -46,7 +49,7 @@ def lite0(tmp_path_factory):
 def reference():
     "The library that published the checkpoint, in PyTorch."
     library = pytest.importorskip("efficientnet_lite_pytorch", reason="the reference implementation is a development package")
-    return library.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(embed._lite0_weights())).eval()
+    return library.EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(lite0_weights())).eval()
 
 
 def lite0_input(images):
@@ -70,7 +73,7 @@ def test_lite0_equals_the_library_of_its_checkpoint(lite0, reference):
 def test_lite0_equals_timms_architecture_with_the_same_weights(lite0):
     timm = pytest.importorskip("timm")
     network = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
-    tensors = torch.load(embed._lite0_weights(), weights_only=True).values()
+    tensors = torch.load(lite0_weights(), weights_only=True).values()
     state = dict(zip(network.state_dict(), tensors, strict=True))  # both list the layers in the order of their work
     network.load_state_dict(state, strict=True)
     network.reset_classifier(0)
@@ -118,7 +121,7 @@ def test_the_graph_is_built_once_and_a_spoilt_copy_is_not_trusted(tmp_path, monk
     first = EffNetLite0().embed(image)
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
-    code = "import sys; from qcfer.embed import EffNetLite0; EffNetLite0(); print('torch' in sys.modules, 'onnx' in sys.modules)"
+    code = "import sys; from qcfer.embed.lite0 import EffNetLite0; EffNetLite0(); print('torch' in sys.modules, 'onnx' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "False"]
     for spoilt in (whole[:1000], b"", whole[:5_000_000] + b"\x00\x00\x80\x3f" + whole[5_000_004:]):
         path.write_bytes(spoilt)
@@ -149,7 +152,7 @@ def test_other_weights_than_the_pinned_ones_are_refused(tmp_path, monkeypatch):
 
 
 def test_lite0s_id_names_weights_and_preprocessing(lite0):
-    assert file_sha256(embed._lite0_weights()) in lite0.id
+    assert file_sha256(lite0_weights()) in lite0.id
     assert all(word in lite0.id for word in ("effnet_lite0", "224x224", "bicubic", "(x-127)/128", "l2"))
     assert get_embedder("effnet_lite0").id == lite0.id
 
@@ -202,7 +205,7 @@ def test_lite0_is_much_faster_than_pytorch_and_than_a_plain_session(lite0, refer
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores()
-    plain = onnxruntime.InferenceSession(embed._lite0_bytes(), options, providers=["CPUExecutionProvider"])
+    plain = onnxruntime.InferenceSession(lite0_module._lite0_bytes(), options, providers=["CPUExecutionProvider"])
     batch = stacked([lite0.preprocess(image) for image in pictures(16)])
     tensor = lite0_input(pictures(16))
 
@@ -340,11 +343,44 @@ def test_a_bad_weights_file_gives_one_clear_line(library, tiny_clip, tmp_path):
 
 
 def test_a_spec_that_is_none_lists_the_forms():
-    clips = ("open_clip:ViT-L-14", "open_clip:/openai", "open_clip:ViT-L-14@", "clip:ViT-L-14/openai")
-    for spec in ("", "resnet50", "timm:", "timm:@file", "timm:a/b", "effnet_lite0:", "EFFNET_LITE0", *clips):
-        with pytest.raises(ValueError, match="expected an embedder: effnet_lite0; open_clip:ARCHITECTURE/TAG.*found") as caught:
+    for spec in ("", "resnet50", "effnet_lite0:", "EFFNET_LITE0", "clip:ViT-L-14/openai"):
+        with pytest.raises(ValueError, match="expected an embedder: effnet_lite0; open_clip:ARCHITECTURE/TAG.*timm:MODEL.*found") as caught:
             get_embedder(spec)
         assert repr(spec) in str(caught.value)
+    for spec in ("timm:", "timm:@file", "timm:a/b", "open_clip:ViT-L-14", "open_clip:/openai", "open_clip:ViT-L-14@"):
+        with pytest.raises(ValueError, match=f"expected {spec.split(':')[0]}:[A-Z].*@FILE or .*random=SEED .*; found") as caught:
+            get_embedder(spec)
+        assert repr(spec) in str(caught.value)
+
+
+def test_a_new_embedder_touches_one_place(monkeypatch):
+    get_embedder("effnet_lite0")  # all that are known are registered before one more is
+    monkeypatch.setattr(embedder, "_entries", dict(embedder._entries))
+
+    class Grey(Embedder):
+        dim = 1
+
+        def __init__(self, level, device):
+            self.id = f"grey {level} on {device}"
+
+        def preprocess(self, image):
+            return np.float32([image.convert("L").getpixel((0, 0))])
+
+        def forward(self, batch):
+            return np.ones((len(batch), 1), np.float32)
+
+    @embedder("grey:", help="grey:LEVEL")
+    def make(spec, device):
+        return Grey(spec.partition(":")[2], device)
+
+    assert get_embedder("grey:7").id == "grey 7 on cpu"
+    assert get_embedder("grey:7").embed(pictures(3)).shape == (3, 1)
+    with pytest.raises(ValueError, match="effnet_lite0.*grey:LEVEL; found 'gray'"):
+        get_embedder("gray")
+    with pytest.raises(ValueError, match="found 'tpu'"):
+        get_embedder("grey:7", "tpu")
+    with pytest.raises(ValueError, match="expected each embedder once; found 'grey:' again"):
+        embedder("grey:")(make)
 
 
 def test_unknown_names_and_tags_are_told_from_missing_weights():
@@ -358,8 +394,8 @@ def test_unknown_names_and_tags_are_told_from_missing_weights():
 
 def test_openais_weights_get_the_activation_they_were_trained_with():
     pytest.importorskip("open_clip")
-    assert embed._quick_gelu("ViT-L-14", "openai") and embed._quick_gelu("ViT-B-32", "openai")
-    assert not embed._quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
+    assert torch_module._quick_gelu("ViT-L-14", "openai") and torch_module._quick_gelu("ViT-B-32", "openai")
+    assert not torch_module._quick_gelu("ViT-B-32", "laion2b_s34b_b79k")
 
 
 def test_a_missing_library_says_what_to_install(monkeypatch):
@@ -370,11 +406,25 @@ def test_a_missing_library_says_what_to_install(monkeypatch):
 
 
 def test_a_device_that_is_not_there(tiny_clip):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
-    for device in ("cuda", "cuda:1", "tpu"):
-        with pytest.raises(ValueError, match=f"expected the device cpu, or cuda where there is one; found '{device}'"):
-            get_embedder("open_clip:{}@{}".format(*tiny_clip), device)
+    specs = ("effnet_lite0", "timm:test_vit?random=0", "open_clip:{}@{}".format(*tiny_clip))
+    for device in ("tpu", "cuda:99", "CPU", "") if torch.cuda.is_available() else ("tpu", "cuda:99", "CPU", "", "cuda", "cuda:0"):
+        for spec in specs:
+            with pytest.raises(ValueError, match=f"expected the device cpu, or cuda where there is one; found '{device}'$"):
+                get_embedder(spec, device)
+
+
+def test_a_card_that_is_there_is_taken(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [check_device(name) for name in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
+    assert get_embedder("effnet_lite0", "cuda").id == EffNetLite0.id  # which works on the processor whatever the device
+    with pytest.raises(ValueError, match="found 'cuda:2'"):
+        check_device("cuda:2")
+
+
+def test_the_processor_needs_no_torch_to_be_found():
+    code = "import sys; from qcfer.embed.embedders import get_embedder; print(get_embedder('effnet_lite0').dim, 'torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["1280", "False"]
 
 
 # Random weights, and how many there are
@@ -408,10 +458,10 @@ def test_plumbing_is_told_from_results_by_spec_and_by_id(lite0, tiny_clip, tmp_p
     local = tmp_path / "x random weights seed 1 ?random=0.pt"
     local.write_bytes(tiny_clip[1].read_bytes())
     random = get_embedder("timm:test_vit?random=0")
-    assert embed.is_plumbing("timm:test_vit?random=0") and embed.is_plumbing(random.id)
+    assert is_plumbing("timm:test_vit?random=0") and is_plumbing(random.id)
     for trained in ("effnet_lite0", lite0.id, "timm:resnet50", "open_clip:ViT-L-14/openai", f"open_clip:{tiny_clip[0]}@{local}"):
-        assert not embed.is_plumbing(trained), trained
-    assert not embed.is_plumbing(get_embedder(f"open_clip:{tiny_clip[0]}@{local}").id)
+        assert not is_plumbing(trained), trained
+    assert not is_plumbing(get_embedder(f"open_clip:{tiny_clip[0]}@{local}").id)
 
 
 @pytest.mark.parametrize("spec", ["timm:resnet18?random=", "timm:resnet18?random=-1", "timm:x?seed=1", "open_clip:ViT-B-32?random=x"])
@@ -430,12 +480,12 @@ def test_parameters_are_those_of_the_network_that_makes_the_vectors(lite0, tiny_
     model = get_embedder("open_clip:{}@{}".format(*tiny_clip))
     assert model.parameters == count(model.network.visual) < count(model.network)
     assert get_embedder("timm:resnet18?random=0").parameters == count(timm.create_model("resnet18", pretrained=False, num_classes=0))
-    assert embed.Embedder.parameters is None
+    assert Embedder.parameters is None
 
 
 def test_a_network_with_a_classifier_of_its_own():
     pytest.importorskip("timm")
-    network = embed.timm_network("timm:test_vit?random=0", classes=7)
+    network = timm_network("timm:test_vit?random=0", classes=7)
     assert network(torch.zeros(2, 3, 160, 160)).shape == (2, 7)
 
 
@@ -449,8 +499,8 @@ import numpy as np, open_clip, timm, torch
 from safetensors.torch import save_file
 from open_clip.pretrained import _PRETRAINED, _pcfg
 from PIL import Image
-from qcfer.embed import get_embedder
-from qcfer.files import WeightsError
+from qcfer.core.files import WeightsError
+from qcfer.embed.embedders import get_embedder
 
 logging.disable(logging.CRITICAL)
 hub = Path(sys.argv[1])

@@ -1,6 +1,7 @@
 """The ensemble: scikit-learn's contract, selection, voting, the kernel machine, and files that nobody vouches for."""
 import warnings
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.datasets import make_blobs, make_classification
 from sklearn.ensemble import RandomForestClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_score
 from sklearn.preprocessing import LabelEncoder
@@ -387,3 +389,55 @@ def test_probabilities_add_up(names):
     X, y = make_blobs(80, 3, centers=4, cluster_std=4, random_state=1)
     probabilities = ESV(candidates=sorted(names), cv=2).fit(X, y).predict_proba(X)
     assert probabilities.sum(1) == pytest.approx(np.ones(80)) and probabilities.min() >= 0
+
+
+OLD_MODEL = Path(__file__).parent / "data" / "model_before_rooms.skops"
+
+
+def test_a_model_made_before_the_package_had_rooms_is_read():
+    X, y = make_classification(120, 6, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
+    ensemble = load(OLD_MODEL)
+    said = [[0.06035426271742486, 0.7703916288859898, 0.16925413447361753], [0.27266380248016797, 0.07958186454488968, 0.6477543180737811]]
+    assert type(ensemble) is ESV and type(ensemble.preprocess_) is AFP
+    assert isinstance(ensemble.estimators_[0].calibrated_classifiers_[0].estimator[-1], KernelSVC)
+    assert ensemble.predict_proba(X.astype(np.float32))[:2] == pytest.approx(np.array(said), abs=1e-6)
+    assert [row["name"] for row in ensemble.candidates_] == ["LR C=1", "SVM C=1"]
+
+
+@pytest.mark.parametrize("old, new", [(b'"qcfer.afp"', b'"qcfer.afp.os"'), (b'"qcfer.esv"', b'"qcfer.esv2"'), (b'"qcfer.esv"', b'"os"')])
+def test_old_names_open_no_other_door(old, new, tmp_path):
+    "Only the two modules that moved are known by their old names; whatever else a file asks for is refused before it is made."
+    with zipfile.ZipFile(OLD_MODEL) as file, zipfile.ZipFile(tmp_path / "forged", "w") as forged:
+        for name in file.namelist():
+            forged.writestr(name, file.read(name).replace(old, new))
+    with pytest.raises(ValueError, match="^expected an ensemble in .*: not loaded$"):
+        load(tmp_path / "forged")
+
+
+@pytest.mark.parametrize("cv", [None, 2])
+def test_who_does_not_converge_is_recorded_and_nothing_is_printed(data, cv, capfd, tmp_path):
+    "Features in units from 1 to 10,000 keep the weakly regularised regression busy for more than its thousand steps."
+    X, y = (part[:300] for part in data)
+    uneven = X * np.logspace(-2, 2, X.shape[1], dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):  # the second time out of the memory, which holds the fact as well
+            ensemble = ESV(candidates=["LR C=100", "RF"], cv=cv, memory=str(tmp_path), random_state=0).fit(uneven, y)
+            assert {row["name"]: row["converged"] for row in ensemble.candidates_} == {"LR C=100": False, "RF": True}
+    assert capfd.readouterr() == ("", "")
+    slow = LogisticRegression(C=100, max_iter=1000, class_weight="balanced")
+    with pytest.warns(ConvergenceWarning):
+        slow.fit(uneven, y)
+    voters = dict(zip([row["name"] for row in ensemble.candidates_ if row["selected"]], ensemble.estimators_))
+    if cv is None:
+        np.testing.assert_array_equal(voters["LR C=100"].coef_, slow.coef_)
+
+
+def test_other_warnings_are_passed_on(data, monkeypatch):
+    def fit(*candidate):
+        warnings.warn("the sky is falling", UserWarning, stacklevel=1)
+        return LogisticRegression().fit(candidate[1], candidate[2])
+
+    monkeypatch.setattr("qcfer.classify.esv._fit_candidate", fit)
+    with pytest.warns(UserWarning, match="the sky is falling"):
+        ESV(candidates=["LR C=1"], cv=None).fit(*data)

@@ -31,8 +31,8 @@ def poses(seed, subjects=40, each=8):
 @settings(max_examples=50)
 def test_the_order_of_the_rows_and_the_names_of_the_groups_change_nothing(rows, chance):
     shuffled = chance.sample(rows, len(rows))
-    first = fi._mean([value for value, _ in rows], [group for _, group in rows], 50, 0)
-    other = fi._mean([value for value, _ in shuffled], [f"subject {group}" for _, group in shuffled], 50, 0)
+    first = fi.mean_metric([value for value, _ in rows], [group for _, group in rows], 50, 0)
+    other = fi.mean_metric([value for value, _ in shuffled], [f"subject {group}" for _, group in shuffled], 50, 0)
     assert first == other
     assert first["value"] == pytest.approx(np.mean([value for value, _ in rows]), abs=1e-9)
 
@@ -41,7 +41,7 @@ def test_the_interval_is_that_of_a_plain_loop():
     rng = np.random.default_rng(5)
     groups = rng.integers(0, 30, 200)
     values = rng.exponential(size=200) + groups / 10
-    found = fi._mean(values, groups, 4000, 1)
+    found = fi.mean_metric(values, groups, 4000, 1)
     by_group = [values[groups == group] for group in np.unique(groups)]
     draws = [np.concatenate([by_group[i] for i in rng.integers(0, len(by_group), len(by_group))]).mean() for _ in range(4000)]
     assert [found["low"], found["high"]] == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.06)
@@ -51,7 +51,7 @@ def test_the_interval_holds_the_true_mean_as_often_as_it_says():
     def holds(seed):
         rng = np.random.default_rng(seed)
         groups = np.repeat(np.arange(60), 5)
-        metric = fi._mean(rng.normal(size=60)[groups] + rng.normal(size=300), groups, 400, 0)
+        metric = fi.mean_metric(rng.normal(size=60)[groups] + rng.normal(size=300), groups, 400, 0)
         return metric["low"] <= 0 <= metric["high"]
 
     assert 0.90 <= np.mean([holds(seed) for seed in range(300)]) <= 0.985

@@ -52,7 +52,7 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path):
 def test_a_killed_writer_keeps_the_old_file(tmp_path):
     (tmp_path / "state").write_text("good")
     code = (
-        "import sys, time; from qcfer.files import atomic_path\n"
+        "import sys, time; from qcfer.core.files import atomic_path\n"
         "with atomic_path(sys.argv[1]) as aside:\n"
         "    aside.write_text('half'); print('written', flush=True); time.sleep(60)"
     )

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from qcfer.frontalize import geometric
-from qcfer.evaluate.fidelity import landmark_error
-from qcfer.frontalize.geometric import MIRRORED, SIZE, Geometric, depth_map, fit, horizon, look_up
 from qcfer.core.yaw import matrix_to_pose, pose_to_matrix
+from qcfer.evaluate.fidelity import landmark_error
+from qcfer.frontalize import head as heads
+from qcfer.frontalize.geometric import Geometric, look_up
+from qcfer.frontalize.head import MIRRORED, SIZE, depth_map, fit, horizon
 
 pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install 'qcfer[posebench]'")
 AWAY = np.array([[32.0, 3, 2], [-45, -6, 4], [60, 5, -5], [-75, 0, 3]])
@@ -31,8 +32,8 @@ def see(head, pose, scale=1150.0, points=None):
 
 def painted(head, pose, landmarks, size=SIZE):
     "A head of the generic shape with stripes of its own frontal view, turned: every surface point keeps its colour."
-    rows, columns = np.mgrid[: geometric._PIXELS, : geometric._PIXELS]
-    right, up = columns * geometric._STEP - geometric._HALF, geometric._MIDDLE + geometric._HALF - rows * geometric._STEP
+    rows, columns = np.mgrid[: heads._PIXELS, : heads._PIXELS]
+    right, up = columns * heads._STEP - heads._HALF, heads._MIDDLE + heads._HALF - rows * heads._STEP
     points = np.stack([right, up, head.depth], -1)[head.beside == 0]
     colours = 128 + 90 * np.sin(points * [160, 120, 90] + [1, 2, 3])
     turned = points @ pose_to_matrix(pose).T
@@ -66,7 +67,7 @@ def test_mirrored_points_are_those_of_a_mirrored_face(frontalizer):
 def test_depth_of_a_slope():
     corners = np.array([[-0.1, -0.1, -0.1], [0.1, -0.1, -0.1], [0.1, 0.1, 0.1], [-0.1, 0.1, 0.1]])
     depth = depth_map(corners, np.array([[0, 1, 2], [0, 2, 3]]))
-    up = geometric._MIDDLE + geometric._HALF - np.arange(161) * geometric._STEP
+    up = heads._MIDDLE + heads._HALF - np.arange(161) * heads._STEP
     inner = np.abs(up) < 0.09
     np.testing.assert_allclose(depth[inner, 80], up[inner], atol=1e-9)
     assert np.isneginf(depth[0]).all() and np.isneginf(depth[:, 0]).all()
@@ -74,7 +75,7 @@ def test_depth_of_a_slope():
 
 def test_horizon_equals_looking_from_every_place():
     depth = np.random.default_rng(0).normal(0, 0.01, (3, 40))
-    step = geometric._STEP
+    step = heads._STEP
     for column in range(39):
         rise = [np.degrees(np.arctan2(depth[:, other] - depth[:, column], (other - column) * step)) for other in range(column + 1, 40)]
         np.testing.assert_allclose(horizon(depth)[:, column], np.max(rise, axis=0))

@@ -15,15 +15,11 @@ from PIL import Image
 from qcfer.frontalize import conditions as pfn
 from qcfer.pages import frontalization as pfn_report
 from qcfer.frontalize.prompt import CONSTRAINTS, get_prompt
-from qcfer.core.labels import CLASSES
 from qcfer.frontalize.conditions import find_frontalizer, prompt_conditions
-from qcfer.frontalize.gate import with_agreement
 from qcfer.pages.exhibits import side_by_side
 from qcfer.run.pipeline import demo_run
-from qcfer.frontalize.gate import SCORES, Thresholds, agreement
+from qcfer.frontalize.gate import SCORES, Thresholds
 from qcfer.run.record import Run
-
-PROBABILITIES = [f"p_{name}" for name in CLASSES]
 
 # Names with settings
 
@@ -88,41 +84,6 @@ def test_which_conditions_are_compared():
     names = ["raw", "qwen", "qwen+raw", "geometric", "qwen:a/b@c?seed=3", "qwenish", "qwen?prompt=constrained+view"]
     assert prompt_conditions(names) == {"qwen": "A", "qwen:a/b@c?seed=3": "B", "qwen?prompt=constrained+view": "C"}
     assert prompt_conditions(["raw", "qwen", "qwen+raw"]) == prompt_conditions([]) == {}
-
-
-# Agreement
-
-
-def predictions(images, seed, split="val"):
-    rows = np.random.default_rng(seed).dirichlet(np.ones(7), len(images))
-    return pd.DataFrame(rows, columns=PROBABILITIES).assign(image=images, split=split, label=0, predicted=rows.argmax(1))
-
-
-def test_agreement_comes_from_predictions_by_name_and_from_no_label():
-    images = [f"{row}.png" for row in range(8)]
-    scores = pd.DataFrame({"image": [images[5], "train.png", images[1]], "embedder": [0.5, 0.6, 0.7], "label": [1, 2, 3]}, index=[7, 8, 9])
-    raw, frontal = predictions(images, 0), predictions(images[::-1], 1)
-    found = with_agreement(scores, raw, frontal)
-    expected = np.minimum(raw.iloc[[5, 1]][PROBABILITIES].to_numpy(), frontal.iloc[[2, 6]][PROBABILITIES].to_numpy()).sum(1)
-    np.testing.assert_allclose(found["agreement"].to_numpy()[[0, 2]], expected)
-    assert np.isnan(found["agreement"].iloc[1]) and list(found.index) == [7, 8, 9] and "agreement" not in scores
-    other = with_agreement(scores.assign(label=6), raw.assign(label=5), frontal.assign(label=4))
-    np.testing.assert_array_equal(other["agreement"], found["agreement"])
-    same = with_agreement(scores, raw, raw)["agreement"]
-    np.testing.assert_allclose(same.dropna(), 1)
-
-
-def test_several_faces_in_one_picture_cannot_be_told_apart_and_are_not_measured():
-    rows = predictions(["a.png", "b.png", "a.png"], 0)
-    found = with_agreement(pd.DataFrame({"image": ["a.png", "b.png", "a.png"]}), rows, rows)["agreement"]
-    np.testing.assert_allclose(found, [np.nan, 1, np.nan])
-
-
-def test_agreement_needs_probabilities():
-    rows = predictions(["a.png"], 0)
-    with pytest.raises(ValueError, match="sum to one"):
-        with_agreement(pd.DataFrame({"image": ["a.png"]}), rows, rows.assign(p_fear=3.0))
-    assert agreement([[1.0, 0.0]], [[0.0, 1.0]]) == [0.0]
 
 
 # Side by side

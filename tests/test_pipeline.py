@@ -19,9 +19,12 @@ from qcfer.data.cartoons import draw_faces
 from qcfer.data.manifest import prepare
 from qcfer.evaluate.bootstrap import holm
 from qcfer.core.labels import CLASSES
-from qcfer.run.pipeline import Config, Meter, freeze, main_condition, overall, run, run_id
+from qcfer.frontalize.conditions import main_condition
 from qcfer.pages.publish import make_pages
-from qcfer.run.record import Run, open_run
+from qcfer.run.config import Config
+from qcfer.run.pipeline import make_run, open_run, run_id
+from qcfer.run.study import Meter, Study
+from qcfer.run.train import overall
 
 QUICK = {"candidates": "LR"}
 
@@ -37,7 +40,7 @@ def faces(tmp_path_factory):
 @pytest.fixture(scope="module")
 def done(faces, tmp_path_factory):
     out = tmp_path_factory.mktemp("out")
-    return Run(run(Config("folder", str(faces), pose="none", esv=QUICK), out))
+    return make_run(Config("folder", str(faces), pose="none", esv=QUICK), out)
 
 
 def test_the_record_agrees_with_its_predictions(done):
@@ -57,6 +60,7 @@ def test_the_record_says_what_the_run_depends_on(done):
     record = done.record
     assert {"config", "seed", "versions", "git_sha", "data_sha256", "ids", "timings_s", "peak_memory_mb", "metrics"} <= set(record)
     assert record["ids"] == {"pose": "none", "frontalizer": "none", "embedder": record["ids"]["embedder"]}
+    assert (record["schema"], record["main"]) == (1, "raw")
     assert record["rejected"] == 1
     assert "root" not in record["config"]
     assert [rung["name"] for rung in record["ladders"]["modules"]["rungs"]] == ["embedding + LR", "+ AFP", "+ ESV (full)"]
@@ -97,7 +101,8 @@ def test_costs_are_those_of_the_whole_method(done):
     [([], "raw"), (["geometric"], "geometric"), (["plain", "mirrored+raw", "geometric+raw", "qwen"], "qwen"), (["geometric+raw"], "raw")],
 )
 def test_the_ladders_stand_on_the_first_frontalizer(conditions, main):
-    assert main_condition(conditions) == main
+    assert str(main_condition(conditions)) == main
+    assert str(Config("folder", conditions=conditions).main) == main
 
 
 def test_an_unknown_ladder_is_named():
@@ -113,7 +118,7 @@ def test_a_second_seed_is_refused_before_any_work():
 def test_a_finished_run_is_not_made_again(done, faces):
     before = {path: path.stat().st_mtime_ns for path in done.path.rglob("*")}
     out = done.path.parent.parent
-    assert run(Config("folder", str(faces), pose="none", esv=QUICK), out) == done.path
+    assert make_run(Config("folder", str(faces), pose="none", esv=QUICK), out).path == done.path
     assert {path: path.stat().st_mtime_ns for path in done.path.rglob("*")} == before
     assert open_run("folder", out).path == done.path
 
@@ -141,7 +146,7 @@ def test_a_copy_of_a_test_picture_is_left_out_and_both_numbers_are_given(tmp_pat
             shutil.copy(faces / row.image, target)
     copied = manifest[manifest.split == "test"].image.iloc[0]
     shutil.copy(faces / copied, tmp_path / "faces" / "train" / Path(copied).parent / "twin.png")
-    done = Run(run(Config("folder", str(tmp_path / "faces"), pose="none", esv=QUICK), tmp_path / "out"))
+    done = make_run(Config("folder", str(tmp_path / "faces"), pose="none", esv=QUICK), tmp_path / "out")
     assert sum(done.record["counts"]["duplicates"].values()) == 1
     assert list(done.record["conditions"]) == ["raw", "raw_with_duplicates"]
     assert not done.predictions.query("condition == 'raw'")["image"].str.endswith("twin.png").any()
@@ -192,10 +197,10 @@ def test_nothing_is_published_when_the_record_cannot_be_written(faces, tmp_path)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "runs").touch()  # a file where the run's folder should grow
     with pytest.raises(OSError):
-        run(config, tmp_path)
+        make_run(config, tmp_path)
     assert not list(tmp_path.glob("folder/*/run.json"))
     (tmp_path / "cache" / "runs").unlink()
-    assert (run(config, tmp_path) / "run.json").is_file()
+    assert make_run(config, tmp_path).is_finished
 
 
 def test_the_meter_measures_time_and_memory():
@@ -209,7 +214,7 @@ def test_the_meter_measures_time_and_memory():
 
 def test_pages_are_made_once_and_hold_no_path_of_the_machine(done):
     here = os.getcwd()
-    pages = make_pages(done.path)
+    pages = make_pages(done)
     assert os.getcwd() == here  # a relative --out must still mean the same folder
     assert sorted(page.stem for page in pages) == ["ablation", "confusion", "overview", "paper", "profile", "reliability", "tsne"]
     stamps = [page.stat().st_mtime_ns for page in pages]
@@ -219,7 +224,7 @@ def test_pages_are_made_once_and_hold_no_path_of_the_machine(done):
         cells = json.loads(text)["cells"]
         assert str(done.path.parent.parent) not in json.dumps([cell["source"] for cell in cells])
         assert "image/svg+xml" in text or page.stem == "paper"  # drawn faces have no number in the paper
-    assert [page.stat().st_mtime_ns for page in make_pages(done.path)] == stamps
+    assert [page.stat().st_mtime_ns for page in make_pages(done)] == stamps
 
 
 def test_report_templates_define_nothing_and_carry_no_output():
@@ -242,7 +247,7 @@ def test_real_photographs_end_to_end(fer2013, tmp_path):
             (root / split / folder.name).mkdir(parents=True)
             for image in sorted(folder.iterdir())[:per_class]:
                 shutil.copy(image, root / split / folder.name)
-    done = Run(run(Config("fer2013", str(root), esv=QUICK), tmp_path / "out"))
+    done = make_run(Config("fer2013", str(root), esv=QUICK), tmp_path / "out")
     assert done.record["ids"]["pose"].startswith("3ddfa_v2")
     assert done.metrics["test"]["accuracy"]["value"] > 0.2  # chance is 1/7
     assert pd.notna(done.manifest["yaw"]).all()
@@ -253,13 +258,14 @@ def test_real_photographs_end_to_end(fer2013, tmp_path):
 @pytest.fixture(scope="module")
 def posebench_run(posebench_set, tmp_path_factory):
     out = tmp_path_factory.mktemp("posebench-run")
-    return Run(run(Config("posebench", str(posebench_set), pose="annotation", esv=QUICK), out))
+    return make_run(Config("posebench", str(posebench_set), pose="annotation", esv=QUICK), out)
 
 
 def test_posebench_has_an_oracle_condition_trained_on_its_own_pictures(posebench_run):
     record = posebench_run.record
     assert list(record["conditions"]) == ["raw", "oracle"]
     assert record["conditions"]["oracle"]["ids"]["frontalizer"] == "oracle"
+    assert record["conditions"]["raw"]["ids"]["frontalizer"] == "none"
     assert record["metrics"]["headroom"] == {}
     raw, oracle = (posebench_run.predictions.query(f"condition == '{name}' and split == 'test'") for name in ("raw", "oracle"))
     assert raw["image"].tolist() == oracle["image"].tolist() and len(raw) == 4 * 7 * 4
@@ -269,18 +275,12 @@ def test_posebench_has_an_oracle_condition_trained_on_its_own_pictures(posebench
 
 
 def test_only_turned_faces_are_seen_from_the_front(posebench_set, tmp_path):
-    from qcfer.data.manifest import FaceImages
-    from qcfer.run.pipeline import Faces, add_pose, frontal_views
-
-    manifest, root = prepare("posebench", posebench_set, tmp_path)
-    manifest = add_pose(manifest, manifest[["yaw", "pitch", "roll"]].to_numpy())
-    pictures = [FaceImages(manifest, root), frontal_views(manifest, root)]
-    raw, frontal = (np.array([np.asarray(picture, float).mean() for picture in views]).reshape(-1, 1) for views in pictures)
-    oracle = Faces(manifest, root, raw, frontal).conditions["oracle"]
-    turned = manifest["yaw"].abs().to_numpy() > 30
+    study = Study(Config("posebench", str(posebench_set), pose="annotation"), tmp_path)
+    raw, frontal, oracle = study.see("raw"), study.embedded("frontal"), study.see("oracle")
+    turned = study.manifest["yaw"].abs().to_numpy() > 30
     np.testing.assert_array_equal(oracle[turned], frontal[turned])
     np.testing.assert_array_equal(oracle[~turned], raw[~turned])
-    assert turned.mean() > 0.25
+    assert turned.mean() > 0.25 and (frontal[turned] != raw[turned]).any(1).all()
 
 
 def test_posebench_tells_what_the_pose_costs(posebench_run):
@@ -301,7 +301,7 @@ def test_posebench_tells_what_the_pose_costs(posebench_run):
 def test_the_estimate_decides_and_the_truth_is_kept(posebench_set, tmp_path):
     if not os.environ.get("QCFER_WEIGHTS"):
         pytest.skip("QCFER_WEIGHTS names no folder with the 3DDFA-V2 weights")
-    done = Run(run(Config("posebench", str(posebench_set), esv=QUICK), tmp_path))
+    done = make_run(Config("posebench", str(posebench_set), esv=QUICK), tmp_path)
     manifest, exact = done.manifest, pd.read_parquet(posebench_set / "posebench.parquet")
     np.testing.assert_array_equal(manifest["yaw"], exact["yaw"])
     assert 0.1 < (manifest["estimated_yaw"] - manifest["yaw"]).abs().mean() < 5
@@ -309,8 +309,9 @@ def test_the_estimate_decides_and_the_truth_is_kept(posebench_set, tmp_path):
     assert list(bins) == ["frontal", "moderate", "large", "extreme"]
     assert all(part["yaw"]["value"] < 6 for part in bins.values())
     assert set(done.record["posebench"]["fidelity"]["oracle"]) == {"expression", "identity", "landmarks"}
-    assert {path.name for path in (done.path / "pictures").iterdir()} == {"contact-sheet.jpg", "yaw-strip.jpg"}
-    names = [page.stem for page in make_pages(done.path)]
+    assert {path.name for path in done.path.glob("pictures-*")} == {"pictures-contact.parquet", "pictures-strip.parquet"}
+    assert not [path for path in done.path.rglob("*") if path.suffix in (".html", ".jpg", ".png", ".svg")]
+    names = [page.stem for page in make_pages(done)]
     assert "posebench" in names and "overview" in names
 
 
@@ -319,7 +320,7 @@ def frontalized_run(posebench_set, tmp_path_factory):
     out = tmp_path_factory.mktemp("frontalized-run")
     conditions = ["geometric", "geometric+raw", "mirrored+raw"]
     config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=conditions)
-    return config, out, Run(run(config, out))
+    return config, out, make_run(config, out)
 
 
 def test_every_condition_is_trained_and_compared_with_raw(frontalized_run):
@@ -340,6 +341,41 @@ def test_every_condition_is_trained_and_compared_with_raw(frontalized_run):
     assert "gate" not in record["conditions"]["geometric+raw"]
 
 
+def test_everything_at_the_top_is_of_the_main_condition(frontalized_run):
+    record, done = frontalized_run[2].record, frontalized_run[2]
+    assert record["main"] == done.main == "geometric"
+    main = record["conditions"]["geometric"]
+    assert {name: part for name, part in record["metrics"].items() if name != "headroom"} == main["metrics"]
+    assert record["ids"] == main["ids"] and done.metrics["test"] == main["metrics"]["test"] != done.raw["test"]
+    assert done.test["condition"].unique().tolist() == ["geometric"]
+    for ladder in record["ladders"].values():
+        full = next(rung for rung in ladder["rungs"] if rung["name"] == ladder["reference"])
+        assert full["settings"]["condition"] == "geometric" and full["metrics"] == overall(main["metrics"])
+
+
+def test_a_runs_folder_holds_data_only(frontalized_run):
+    done = frontalized_run[2]
+    assert {path.suffix for path in done.path.rglob("*") if path.is_file()} == {".json", ".parquet", ".skops", ".csv"}
+    pairs = done.pictures("pairs geometric")
+    assert set(pairs["sheet"]) == {"drawn", "worst"} and pairs["original"].str[:2].eq(b"\xff\xd8").all()
+    assert (pairs["original"] != pairs["frontalized"]).all()
+
+
+def test_a_threshold_of_identity_is_judged_from_the_recognisers_file(posebench_set, recogniser, tmp_path):
+    pose = "3ddfa_v2" if os.environ.get("QCFER_WEIGHTS") else "annotation"
+    settings = {"pose": pose, "esv": QUICK, "ladders": [], "conditions": ["mirrored"]}
+    config = Config("posebench", str(posebench_set), recogniser=str(recogniser), gate={"identity": 0.78}, **settings)
+    study = Study(config, tmp_path)
+    scores = study.gate("mirrored")
+    assert study.ids["recogniser"].startswith("arcface:tiny@")
+    if pose == "3ddfa_v2":
+        assert scores["identity"].between(-1, 1).all()
+    else:
+        assert scores["identity"].isna().all()  # nobody knows where the landmarks of new pictures are
+    run = make_run(config, tmp_path)
+    assert run.gate("mirrored")["identity"].equals(scores["identity"])
+
+
 def test_comparisons_that_are_read_together_are_corrected_together(frontalized_run):
     conditions = frontalized_run[2].record["conditions"]
     family = [versus for part in conditions.values() for versus in part.get("versus_raw", {}).values()]
@@ -349,28 +385,26 @@ def test_comparisons_that_are_read_together_are_corrected_together(frontalized_r
 
 def test_other_weights_of_a_compared_embedder_are_another_run(faces, tmp_path):
     config = Config("folder", str(faces), pose="none", ladders=["extractors"], extractors=["timm:mobilenetv3_small_050?random=0"])
-    ids = freeze(config, tmp_path, Meter())[1]
+    ids = Study(config, tmp_path).ids
     assert list(ids["extractors"]) == config.extractors and "mobilenetv3_small_050" in ids["extractors"][config.extractors[0]]
     other = ids | {"extractors": {config.extractors[0]: "other weights"}}
     assert run_id(config, ids, "data") != run_id(config, other, "data")
 
 
 def test_a_persons_verdicts_make_a_new_run(frontalized_run):
-    from qcfer.run.pipeline import journal
-    from qcfer.pages.publish import make_pages
     from qcfer.frontalize.review import Journal
 
     config, out, done = frontalized_run
-    judged = pd.read_parquet(done.path / "gate-geometric.parquet")
+    judged = done.gate("geometric")
     accepted = judged.loc[judged["verdict"] != "revert", "key"].iloc[0] if (judged["verdict"] != "revert").any() else judged["key"].iloc[0]
     wanted = "revert" if (judged.set_index("key")["verdict"][accepted] != "revert") else "accept"
-    with Journal(journal(config, "geometric", out)) as book:
+    with Journal(Study(config, out).journal("geometric")) as book:
         book.decide(accepted, wanted)
-    again = Run(run(config, out))
+    again = make_run(config, out)
     assert again.path != done.path
-    after = pd.read_parquet(again.path / "gate-geometric.parquet").set_index("key")
+    after = again.gate("geometric").set_index("key")
     assert after.loc[accepted, "verdict"] == wanted and after["reviewed"].sum() == 1
-    page = next(page for page in make_pages(again.path) if page.stem == "frontalization")
+    page = next(page for page in make_pages(again) if page.stem == "frontalization")
     assert "geometric" in page.read_text()
 
 
@@ -385,15 +419,15 @@ def test_pictures_from_elsewhere_are_a_condition(posebench_set, tmp_path):
         ImageOps.mirror(Image.open(root / image)).save(tmp_path / "made" / f"{name}.png")
     shared = {"dataset": "posebench", "root": str(posebench_set), "pose": "annotation", "esv": QUICK}
     config = Config(**shared, conditions=["imported", "mirrored"], frontalized=str(tmp_path / "made"))
-    done = Run(run(config, tmp_path / "out"))
+    done = make_run(config, tmp_path / "out")
     assert done.record["conditions"]["imported"]["ids"]["frontalizer"].startswith("imported@")
     same = [done.predictions.query(f"condition == '{name}'")["predicted"].tolist() for name in ("imported", "mirrored")]
     assert same[0] == same[1]  # the same pixels, whoever made them
 
 
-def test_a_wrong_condition_is_named_before_any_work(posebench_set, tmp_path):
-    with pytest.raises(ValueError, match="expected a frontalizer"):
-        run(Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=["angelic"]), tmp_path)
+def test_a_wrong_condition_is_named_before_any_work(posebench_set):
+    with pytest.raises(ValueError, match="expected a condition.*found 'angelic'"):
+        Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=["angelic"])
     with pytest.raises(ValueError, match="expected a threshold embedder from 0 to 1"):
         Config("folder", "x", gate={"embedder": 2})
 
@@ -421,19 +455,21 @@ def test_several_faces_in_one_picture_keep_their_own_answers(posebench_set, tmp_
 
 
 def test_refined_moves_embeddings_and_makes_no_pictures(posebench_set, tmp_path, monkeypatch):
+    from dataclasses import replace
     from functools import partial
 
-    import qcfer.frontalize.refined
+    from qcfer.frontalize.conditions import frontalizer
+    from qcfer.frontalize.refined import Refined, Training
 
     monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "user-cache"))
-    small = partial(qcfer.frontalize.refined.Refined, training=qcfer.frontalize.refined.Training(people=6, turns=2))
-    monkeypatch.setattr(qcfer.frontalize.refined, "Refined", small)
+    small = replace(frontalizer["refined"], thing=partial(Refined, training=Training(people=6, turns=2)))
+    monkeypatch.setitem(frontalizer._entries, "refined", small)
     conditions = ["refined", "refined+raw"]
     config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=conditions)
-    done = Run(run(config, tmp_path / "out"))
+    done = make_run(config, tmp_path / "out")
     record = done.record
     assert list(record["conditions"]) == ["raw", "oracle", "refined", "refined+raw"]
     assert record["frontalizers"]["refined"].startswith("refined:6x2@") and "geometric:" in record["frontalizers"]["refined"]
-    assert "gate" not in record["conditions"]["refined"] and not list(done.path.glob("pairs-*"))
+    assert "gate" not in record["conditions"]["refined"] and done.pictures("pairs refined") is None
     assert set(record["posebench"]["fidelity"]["refined"]) == {"expression", "identity"}
-    assert "refined" in next(page for page in make_pages(done.path) if page.stem == "frontalization").read_text()
+    assert "refined" in next(page for page in make_pages(done) if page.stem == "frontalization").read_text()

@@ -6,6 +6,7 @@ import itertools
 import os
 import pickle
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from scipy.spatial.transform import Rotation
 
-from qcfer.face import pose as pose_module
 from qcfer.core.files import WeightsError, find_weights
+from qcfer.core.model_cache import compute
 from qcfer.core.yaw import is_profile, matrix_to_pose, pose_to_matrix, yaw_bin
+from qcfer.face import tddfa
 from qcfer.face.pose import AnnotationPose, get_pose_estimator
 from qcfer.face.tddfa import TDDFA, read_numbers, split_rows
-from qcfer.core.model_cache import compute
 
 needs_weights = pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
 needs_photographs = pytest.mark.skipif(not os.environ.get("QCFER_FER2013"), reason="QCFER_FER2013 names no FER2013 folder")
@@ -75,7 +76,7 @@ def test_convention_works_on_stacks():
 @given(angles, st.floats(1e-5, 1e3), st.lists(st.floats(-500, 500), min_size=3, max_size=3))
 def test_camera_scale_and_translation_do_not_matter(pose, scale, shift):
     camera = np.concatenate([scale * pose_to_matrix(pose), np.transpose([shift])], axis=1)
-    assert np.allclose(pose_module._camera_to_pose(camera[None])[0], pose, atol=1e-5)
+    assert np.allclose(tddfa._camera_to_pose(camera[None])[0], pose, atol=1e-5)
 
 
 # --- bins
@@ -430,6 +431,16 @@ def test_auto_without_weights_warns(without_weights, manifest, expected):
     assert kind == expected and (estimator is None) == (expected == "none")
 
 
+def test_the_warning_comes_once_a_process_and_reason(without_weights, recwarn):
+    for manifest in (KNOWN, KNOWN, KNOWN[["image"]], KNOWN):
+        get_pose_estimator("auto", manifest)
+        with warnings.catch_warnings():  # as libraries do: it empties Python's own memory of what was said
+            warnings.simplefilter("ignore", DeprecationWarning)
+    get_pose_estimator("auto", KNOWN)
+    told = [str(warning.message) for warning in recwarn if "3DDFA-V2" in str(warning.message)]
+    assert len(told) == 2 and "the manifest's own angles" in told[0] and "no pose is known" in told[1]
+
+
 def test_named_estimator_without_weights_is_an_error(without_weights):
     with pytest.raises(WeightsError, match="put it there"):
         get_pose_estimator("3ddfa_v2", KNOWN)
@@ -466,7 +477,7 @@ def test_auto_takes_the_network(recwarn):
 
 @needs_weights
 def test_statistics_equal_numpys_own_reading():
-    path = find_weights(*pose_module._STATISTICS)
+    path = find_weights(*tddfa._STATISTICS)
     with open(path, "rb") as file:
         expected = pickle.load(file)  # its checksum was verified by find_weights
     found = read_numbers(path)
@@ -476,7 +487,7 @@ def test_statistics_equal_numpys_own_reading():
 
 @needs_weights
 def test_real_network_agrees_with_a_plain_reference(model):
-    files = [find_weights(*pose_module._CHECKPOINT), find_weights(*pose_module._STATISTICS)]
+    files = [find_weights(*tddfa._CHECKPOINT), find_weights(*tddfa._STATISTICS)]
     agrees_with_reference(model, files, [head for _, head in heads()] + noise(1, (60, 90)))
 
 

@@ -16,13 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from qcfer.posebench import generate as posebench
-from qcfer.data.manifest import FaceImages, prepare
 from qcfer.core.labels import CLASSES
 from qcfer.core.yaw import YAW_BINS, pose_to_matrix, yaw_bin
+from qcfer.data.manifest import FaceImages, prepare
+from qcfer.posebench.contact_sheet import strip_pictures
 from qcfer.posebench.facs import ACTION_UNITS, EXPRESSIONS, facial_actions, parse_facs
-from qcfer.posebench.generate import generate
-from qcfer.posebench.renderer import View, draw_scene, project
+from qcfer.posebench.generate import MANIFEST, generate, settings
+from qcfer.posebench.look import draw_look
+from qcfer.posebench.mesh import load_anny, load_head, subject_heads
+from qcfer.posebench.renderer import SIZE, Renderer, Scene, View, draw_scene, project
 
 EYES = ("eyeBlink", "eyeLookIn", "eyeLookOut", "eyeLookUp", "eyeLookDown", "eyeSquint")
 TWO_SIDED = (*EYES, "browDown", "mouthSmile", "mouthFrown", "mouthPress", "mouthDimple")
@@ -31,16 +33,16 @@ NAMES = ("browInnerUp", "jawOpen", *(f"{name}{side}" for name in TWO_SIDED for s
 
 @pytest.fixture(scope="module")
 def head_and_people():
-    model = posebench.load_anny()
-    head = posebench.load_head(model)
-    return head, *posebench.subject_heads(model, head, 5, seed=0)
+    model = load_anny()
+    head = load_head(model)
+    return head, *subject_heads(model, head, 5, seed=0)
 
 
 @pytest.fixture(scope="module")
 def renderer(head_and_people):
     head, heads, people = head_and_people
-    made, rng = posebench.Renderer(head), np.random.default_rng(0)
-    made.dress(heads[1], posebench.draw_look(*people.iloc[1], rng), rng)
+    made, rng = Renderer(head), np.random.default_rng(0)
+    made.dress(heads[1], draw_look(*people.iloc[1], rng), rng)
     made.express(np.zeros(52))
     return made
 
@@ -95,7 +97,7 @@ def test_landmarks_are_where_the_picture_shows_them(renderer):
 
 
 def _sharp(scene):
-    return posebench.Scene(**{**scene.__dict__, "blur": 0.0})
+    return Scene(**{**scene.__dict__, "blur": 0.0})
 
 
 def test_projection_by_hand():
@@ -109,7 +111,7 @@ def test_a_mirrored_render_has_the_opposite_yaw(posebench_set):
         pytest.skip("QCFER_WEIGHTS names no folder with 3DDFA-V2")
     from qcfer.face.tddfa import TDDFA
 
-    manifest = pd.read_parquet(posebench_set / posebench.MANIFEST)
+    manifest = pd.read_parquet(posebench_set / MANIFEST)
     turned = manifest[manifest["yaw"].abs().between(20, 55)].groupby("group").head(6)
     pictures = [Image.open(posebench_set / name).convert("RGB") for name in turned["image"]]
     poses, _ = TDDFA().estimate(pictures)
@@ -128,18 +130,18 @@ def test_the_sign_of_yaw_is_the_projects(renderer):
 
 
 def test_the_manifest_survives_prepare(posebench_set, tmp_path):
-    written = pd.read_parquet(posebench_set / posebench.MANIFEST)
+    written = pd.read_parquet(posebench_set / MANIFEST)
     manifest, root = prepare("posebench", posebench_set, tmp_path)
     kept = ["image", "label", "split", "group", "yaw", "pitch", "roll", "frontal", "variant", "intensity", "action_jawOpen"]
     pd.testing.assert_frame_equal(manifest[kept], written[kept], check_dtype=False)
     np.testing.assert_array_equal(np.stack(manifest["landmarks"].to_list()), np.stack(written["landmarks"].to_list()))
-    assert all(Image.open(root / name).size == (posebench.SIZE, posebench.SIZE) for name in manifest["frontal"].unique())
+    assert all(Image.open(root / name).size == (SIZE, SIZE) for name in manifest["frontal"].unique())
     views = FaceImages(manifest.assign(image=manifest["frontal"], sha256=manifest["frontal_sha256"]), root)
-    assert views[0].size == (posebench.SIZE, posebench.SIZE)
+    assert views[0].size == (SIZE, SIZE)
 
 
 def test_the_set_is_what_it_promises(posebench_set):
-    manifest = pd.read_parquet(posebench_set / posebench.MANIFEST)
+    manifest = pd.read_parquet(posebench_set / MANIFEST)
     assert len(manifest) == 8 * 7 * 4 and manifest["frontal"].nunique() == 8 * 7
     assert manifest.groupby("group")["split"].nunique().max() == 1
     for _, faces in manifest[manifest["split"] != "train"].groupby(["group", "label"]):
@@ -149,14 +151,14 @@ def test_the_set_is_what_it_promises(posebench_set):
     actions = manifest.filter(like="action_")
     assert actions.shape[1] == 52 and actions.min(axis=None) >= 0 and actions.max(axis=None) <= 1
     points = np.stack(manifest["frontal_landmarks"].to_list()).reshape(-1, 68, 2)
-    assert ((points > 0) & (points < posebench.SIZE)).mean() > 0.98
+    assert ((points > 0) & (points < SIZE)).mean() > 0.98
     assert (points[:, 45, 0] > points[:, 36, 0] + 40).all() and (points[:, 8, 1] > points[:, 30, 1] + 25).all()
     assert {label for label in manifest["label"]} == set(range(len(CLASSES)))
 
 
 def test_a_killed_render_goes_on_and_ends_with_the_same_bytes(posebench_set, tmp_path):
     folder = tmp_path / "set"
-    code = f"from qcfer.posebench import generate\nif __name__ == '__main__': generate({str(folder)!r}, subjects=8, seed=3)"
+    code = f"from qcfer.posebench.generate import generate\nif __name__ == '__main__': generate({str(folder)!r}, subjects=8, seed=3)"
     (tmp_path / "render.py").write_text(code)
     process = subprocess.Popen([sys.executable, tmp_path / "render.py"], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
@@ -168,10 +170,10 @@ def test_a_killed_render_goes_on_and_ends_with_the_same_bytes(posebench_set, tmp
     process.wait()
     assert workers and not psutil.wait_procs(workers, timeout=30)[1]  # a killed parent leaves nobody behind
     done = {path: path.stat().st_mtime_ns for path in folder.glob("s*/faces.parquet")}
-    assert not (folder / posebench.MANIFEST).exists() and 0 < len(done) < 8
+    assert not (folder / MANIFEST).exists() and 0 < len(done) < 8
     generate(folder, subjects=8, seed=3)
     assert {path: path.stat().st_mtime_ns for path in done} == done
-    ours, theirs = (pd.read_parquet(path / posebench.MANIFEST) for path in (folder, posebench_set))
+    ours, theirs = (pd.read_parquet(path / MANIFEST) for path in (folder, posebench_set))
     pd.testing.assert_frame_equal(ours, theirs)
     assert all((folder / name).read_bytes() == (posebench_set / name).read_bytes() for name in theirs["image"])
     assert not [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
@@ -201,7 +203,7 @@ def test_what_is_missing_is_named(monkeypatch, tmp_path):
         return found(name)
 
     monkeypatch.setattr(metadata, "version", version)
-    with pytest.raises(ImportError, match="found no anny: pip install 'qcfer.posebench.generate.'"):
+    with pytest.raises(ImportError, match="found no anny: pip install 'qcfer.posebench.'"):
         generate(tmp_path / "set")
 
 
@@ -216,5 +218,5 @@ def test_subjects_are_apart_and_human(head_and_people):
 
 def test_settings_are_written_beside_the_pictures(posebench_set):
     note = json.loads((posebench_set / "posebench.json").read_text())
-    assert note == posebench.settings(8, 3)
-    assert Path(posebench_set / "strip" / "+00.jpg").is_file() and len(posebench.strip_pictures(posebench_set)) == 13
+    assert note == settings(8, 3)
+    assert Path(posebench_set / "strip" / "+00.jpg").is_file() and len(strip_pictures(posebench_set)) == 13

@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer.frontalize import qwen
-from qcfer.data.manifest import FaceImages
 from qcfer.core.files import WeightsError, file_sha256
+from qcfer.data.manifest import FaceImages
+from qcfer.frontalize import qwen
+from qcfer.frontalize.conditions import get_frontalizer, prompt_conditions, show
 from qcfer.frontalize.job import frontalize_faces
 from qcfer.frontalize.prompt import get_prompt
-from qcfer.frontalize.conditions import find_frontalizer, frontalize_set, prompt_conditions
-from qcfer.pages.exhibits import side_by_side
 from qcfer.frontalize.qwen import PRESETS, Preset, Qwen
+from qcfer.pages.exhibits import side_by_side
 
 TRIAL = Preset(batch_size=3, steps=2, dtype="float32")
 
@@ -185,13 +185,13 @@ def test_one_run_of_two_prompts_and_two_seeds_makes_four_sets_of_pictures(models
     rows = [{"image": f"{index}.png", "sha256": file_sha256(tmp_path / f"{index}.png"), "label": index} for index in range(4)]
     manifest = pd.DataFrame(rows).assign(split="test")
     images, poses, landmarks = FaceImages(manifest, tmp_path), np.array([[60, 0, 0]] * 3 + [[0, 0, 0]]), np.full((4, 68, 2), np.nan)
-    shared = {"preset": TRIAL, "device": "cpu", "seed": 1}
+    shared = {"preset": TRIAL, "seed": 1}
     names = [f"qwen:{models['edit']}{query}" for query in ("", "?prompt=single_sentence", "?seed=2", "?without=expression,local&seed=2")]
-    made = {name: frontalize_set(find_frontalizer(name, **shared), images, poses, landmarks, tmp_path / "out") for name in names}
+    made = {name: show(get_frontalizer(name, shared), images, manifest, poses, landmarks, tmp_path / "out") for name in names}
     assert len({found for _, _, found in made.values()}) == 4
     seen = [[np.asarray(turned[row]).tobytes() for turned, _, _ in made.values()] for row in range(4)]
     assert [len(set(row)) for row in seen] == [4, 4, 4, 1]  # the last face is not turned
-    backend = find_frontalizer(names[3], **shared)
+    backend = get_frontalizer(names[3], shared)
     assert (backend.seed, backend.prompt) == (2, get_prompt("constrained-expression-local"))
     again = frontalize_faces(backend, images, poses, landmarks, tmp_path / "out" / "cache" / "frontalized", limit=0)
     assert again["status"].tolist() == ["done", "done", "done", "kept"]
@@ -275,7 +275,25 @@ def test_the_papers_settings_are_the_default(models):
     assert (backend.batch_size, backend.preset.true_cfg_scale, backend.preset.dtype, qwen._DELIVERED) == (8, 4.0, "bfloat16", 448)
     assert backend.prompt == get_prompt("constrained")
     assert backend.images_per_s is None
-    assert Qwen(str(models["edit"]), device="cuda").images_per_s == 1.25  # the paper's figure, for a graphics card
+
+
+def test_the_processor_is_taken_when_it_is_asked_for(models, monkeypatch):
+    "Even where there is a card; and the paper's rate is stated for a card alone."
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for backend in (Qwen(str(models["edit"])), Qwen(str(models["edit"]), device="cpu"), get_frontalizer(f"qwen:{models['edit']}")):
+        assert (backend.device, backend.images_per_s) == ("cpu", None)
+    given = get_frontalizer(f"qwen:{models['edit']}", device="cuda")
+    assert (given.device, given.images_per_s) == ("cuda", 1.25)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda", ""])
+def test_a_device_that_is_not_there_is_refused(models, device, monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"^expected the device cpu, or cuda where there is one; found '{device}'$"):
+        Qwen(str(models["edit"]), device=device)
 
 
 CHANGES = [
@@ -355,7 +373,7 @@ def test_a_model_that_is_nowhere(name, monkeypatch):
     pytest.importorskip("huggingface_hub")
     monkeypatch.setenv("QCFER_OFFLINE", "1")
     with pytest.raises(WeightsError) as caught:
-        find_frontalizer(f"qwen:{name}")
+        get_frontalizer(f"qwen:{name}")
     message = str(caught.value)
     assert message.startswith("expected a folder with a Qwen-Image-Edit model or NAME[@REVISION] on Hugging Face; found neither for")
     assert name in message and "\n" not in message
@@ -372,11 +390,11 @@ def test_a_model_from_hugging_faces_cache_is_pinned_by_its_commit(models, edit, 
     (cache / "models--someone--edit" / "refs" / "main").write_text(commit)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     for spec in ("qwen:someone/edit", f"qwen:someone/edit@{commit}", "qwen:someone/edit@main"):
-        backend = find_frontalizer(spec, preset=TRIAL, device="cpu")
+        backend = get_frontalizer(spec, {"preset": TRIAL})
         assert (backend.model, backend.revision) == ("someone/edit", commit)
         assert commit in backend.id
     with pytest.raises(WeightsError, match="found neither for someone/edit@other"):
-        find_frontalizer("qwen:someone/edit@other")
+        get_frontalizer("qwen:someone/edit@other")
 
 
 def test_a_model_that_is_not_whole_stops_the_job_with_one_line(models, tmp_path):

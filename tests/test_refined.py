@@ -11,10 +11,10 @@ from hypothesis import given, settings, strategies
 from hypothesis.extra.numpy import arrays
 from sklearn.linear_model import Ridge
 
-from qcfer.posebench import generate as posebench
-from qcfer.frontalize import refined
-from qcfer.embed.base import Embedder
 from qcfer.core.files import WeightsError
+from qcfer.embed.base import Embedder
+from qcfer.frontalize import refined
+from qcfer.posebench import generate as posebench
 from qcfer.frontalize.refined import PEOPLE_SEED, RIDGES, Refined, Training, learn
 
 TOY = Training(people=6, turns=2)

@@ -33,7 +33,7 @@ import sys
 from pathlib import Path
 import pandas as pd
 from PIL import Image
-from qcfer.review import serve
+from qcfer.frontalize.review import serve
 folder = Path(sys.argv[1])
 judged = pd.read_parquet(folder / "judged.parquet")
 class Pictures:
@@ -342,7 +342,7 @@ def test_a_full_disk_is_told_and_nothing_half_is_left(tmp_path):
     path = tmp_path / "journal.jsonl"
     program = f"""
 import resource, signal
-from qcfer.review import Journal
+from qcfer.frontalize.review import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (260, 260))
 journal, done = Journal({str(path)!r}), 0
@@ -423,7 +423,7 @@ def test_kills_at_random_moments_lose_no_confirmed_decision(tmp_path):
     path = tmp_path / "journal.jsonl"
     program = f"""
 import sys
-from qcfer.review import Journal
+from qcfer.frontalize.review import Journal
 with Journal({str(path)!r}) as journal:
     for number in range(int(sys.argv[1]), 100_000):
         journal.decide(str(number), "accept")

@@ -8,11 +8,14 @@ __all__ = ['LR_C', 'SVM_C', 'NAMES', 'ON_REQUEST', 'PRESETS', 'PAPER_SVM_ROWS', 
 
 # %% ../../nbs/61_esv.ipynb #1df7e292
 import os
+import re
 import time
 import warnings
 from copy import copy
+from io import BytesIO
 from numbers import Integral
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -30,6 +33,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import _ovr_decision_function, check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from ..core.files import atomic_path
 
@@ -153,24 +157,31 @@ def _fit_candidate(name, X, y, groups, class_weight, seed):
     if kind(name) == "MLP":
         network = MLPClassifier((256, 128), alpha=1e-3, max_iter=60, random_state=seed)
         weights = compute_sample_weight(class_weight, y)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            return make_pipeline(StandardScaler(), network).fit(X, y, mlpclassifier__sample_weight=weights)
+        return make_pipeline(StandardScaler(), network).fit(X, y, mlpclassifier__sample_weight=weights)
     machine = make_pipeline(Normalizer(), KernelSVC(C=float(name.split("=")[1]), class_weight=class_weight))
     return CalibratedClassifierCV(machine, cv=_calibration_folds(y, groups, seed), ensemble=False).fit(X, y).set_params(cv=3)
 
 # %% ../../nbs/61_esv.ipynb #ea4610e0
+def _fit_quietly(*candidate):
+    "A fitted candidate, and whether its solver converged; warnings of other kinds are passed on."
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        fitted = _fit_candidate(*candidate)
+    for other in (warning for warning in caught if not issubclass(warning.category, ConvergenceWarning)):
+        warnings.warn_explicit(other.message, other.category, other.filename, other.lineno)
+    return fitted, not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+
+
 def _timed_fit(name, X, y, groups, class_weight, seed):
-    "A fitted candidate and the seconds that it took."
+    "A fitted candidate, whether it converged, and the seconds that it took."
     start = time.perf_counter()
-    fitted = _fit_candidate(name, X, y, groups, class_weight, seed)
-    return fitted, time.perf_counter() - start
+    return *_fit_quietly(name, X, y, groups, class_weight, seed), time.perf_counter() - start
 
 
 def _foreseen(name, X, y, groups, class_weight, seed, held):
-    "What a candidate fitted to X says of the rows `held` (V, D): its classes, and their probabilities."
-    fitted = _fit_candidate(name, X, y, groups, class_weight, seed)
-    return fitted.classes_, fitted.predict_proba(held)
+    "What a candidate fitted to X says of the rows `held` (V, D): its classes, and their probabilities; and whether it converged."
+    fitted, converged = _fit_quietly(name, X, y, groups, class_weight, seed)
+    return fitted.classes_, fitted.predict_proba(held), converged
 
 # %% ../../nbs/61_esv.ipynb #9ec4228e
 def _folds(count, y, groups, seed):
@@ -201,6 +212,28 @@ def _rankable(names, y, splits):
     if not kept:
         raise ValueError(f"expected for SVM alone two rows or more of each class that a fold trains on; found one in fold {lone[0]}")
     return kept
+
+# %% ../../nbs/61_esv.ipynb #51694b4d
+def _check_rows(X, groups):
+    "Raise `ValueError` unless every feature is a number and every row has a group, where there are groups."
+    bad = np.flatnonzero(~np.isfinite(X).all(1))
+    if len(bad):
+        raise ValueError(f"expected finite features; found NaN or inf in {len(bad)} of {len(X)} rows, first in row {bad[0]}")
+    if groups is not None and len(groups) != len(X):
+        raise ValueError(f"expected a group for each of {len(X)} rows; found {len(groups)} groups")
+
+
+def _seed_of(name, seed):
+    "The seed of a candidate that draws something; a logistic regression is the same for all."
+    return 0 if kind(name) == "LR" else seed
+
+
+def _progress(names, doing):
+    "The names one by one; on a terminal, with a bar that says which is being fitted."
+    with tqdm(names, desc=doing, unit="fit", leave=False, disable=None) as bar:
+        for name in bar:
+            bar.set_postfix_str(name)
+            yield name
 
 # %% ../../nbs/61_esv.ipynb #d22d8a8f
 class ESV(ClassifierMixin, BaseEstimator):
@@ -237,7 +270,8 @@ class ESV(ClassifierMixin, BaseEstimator):
     classes_ : (C,) array
         The classes, sorted.
     candidates_ : list of dict
-        name, accuracy on the held-out rows (None without any), selected, weight.
+        name, accuracy on the held-out rows (None without any), selected, weight, and converged: whether its solver came to an end
+        each time that it was fitted.
     top_m_ : int
         How many vote.
     estimators_, weights_ : list and (m,) array
@@ -290,13 +324,15 @@ class ESV(ClassifierMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 2))
         splits = None if self.cv is None else self._splits(X, codes, groups, seed)
         names = _rankable(names, codes, splits or [])
-        held = None if splits is None else self._hold_out(X, codes, groups, names, seed, splits)
+        held, converged = self._hold_out(X, codes, groups, names, seed, splits or [])
         chosen = self._choose(names, codes, held)
         self.preprocess_, features = self._preprocess(X)
         fit = check_memory(self.memory).cache(_timed_fit)
         rows = (features, codes, groups, self.class_weight)
         fitted = [fit(name, *rows, _seed_of(name, seed)) for name in _progress(chosen, "refit")]
-        self.estimators_, self.fit_seconds_ = map(list, zip(*fitted))
+        self.estimators_, ended, self.fit_seconds_ = map(list, zip(*fitted))
+        converged = {name: converged[name] and dict(zip(chosen, ended)).get(name, True) for name in names}
+        self.candidates_ = [row | {"converged": converged[row["name"]]} for row in self.candidates_]
         return self
 
     def usable_candidates(self, y):
@@ -356,7 +392,10 @@ class ESV(ClassifierMixin, BaseEstimator):
         return PRESETS.get(self.candidates) if isinstance(self.candidates, str) else None
 
     def _hold_out(self, X, codes, groups, names, seed, splits):
-        "Held-out rows (V,) and every candidate's probabilities of them (K, V, C)."
+        "Held-out rows (V,) with every candidate's probabilities of them (K, V, C), or None without splits; {name: whether it converged}."
+        converged = dict.fromkeys(names, True)
+        if not splits:
+            return None, converged
         foresee = check_memory(self.memory).cache(_foreseen)
         rows = np.concatenate([held for _, held in splits])
         found = [np.zeros((len(rows), len(self.classes_)), np.float32) for _ in names]
@@ -367,10 +406,11 @@ class ESV(ClassifierMixin, BaseEstimator):
             part = None if groups is None else np.asarray(groups)[train]
             for name, table in zip(_progress(names, f"fold {number} of {len(splits)}"), found):
                 fitted_to = (features, codes[train], part, self.class_weight, _seed_of(name, seed))
-                seen, said = foresee(name, *fitted_to, held_features)
+                seen, said, ended = foresee(name, *fitted_to, held_features)
                 table[start : start + len(held), seen] = said
+                converged[name] &= ended
             start += len(held)
-        return rows, np.stack(found)
+        return (rows, np.stack(found)), converged
 
     def _choose(self, names, codes, held):
         "Set what the ranking tells; returns the names of the voters, best first."
@@ -434,31 +474,10 @@ class ESV(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]
 
-# %% ../../nbs/61_esv.ipynb #5939764f
-def _check_rows(X, groups):
-    "Raise `ValueError` unless every feature is a number and every row has a group, where there are groups."
-    bad = np.flatnonzero(~np.isfinite(X).all(1))
-    if len(bad):
-        raise ValueError(f"expected finite features; found NaN or inf in {len(bad)} of {len(X)} rows, first in row {bad[0]}")
-    if groups is not None and len(groups) != len(X):
-        raise ValueError(f"expected a group for each of {len(X)} rows; found {len(groups)} groups")
-
-# %% ../../nbs/61_esv.ipynb #8ddd2f18
-def _seed_of(name, seed):
-    "The seed of a candidate that draws something; a logistic regression is the same for all."
-    return 0 if kind(name) == "LR" else seed
-
-# %% ../../nbs/61_esv.ipynb #02821cf4
-def _progress(names, doing):
-    "The names one by one; on a terminal, with a bar that says which is being fitted."
-    from tqdm import tqdm
-
-    with tqdm(names, desc=doing, unit="fit", leave=False, disable=None) as bar:
-        for name in bar:
-            bar.set_postfix_str(name)
-            yield name
-
 # %% ../../nbs/61_esv.ipynb #0fd279d7
+_MOVED = {b"qcfer.afp": b"qcfer.classify.afp", b"qcfer.esv": b"qcfer.classify.esv"}
+"Where files made before the package had rooms look for a type, and where it is."
+
 _TYPES = frozenset(
     {
         "qcfer.classify.afp.AFP",
@@ -478,35 +497,32 @@ def save(
     path: str | os.PathLike,
 ) -> None:
     "Write a fitted ensemble as one file, all of it or nothing; raises `ValueError` for one that `load` would refuse."
-    from zipfile import ZIP_DEFLATED
-
     import skops.io
 
     with atomic_path(path) as aside:
         skops.io.dump(copy(ensemble).set_params(memory=None), aside, compression=ZIP_DEFLATED, compresslevel=1)
-        if foreign := _foreign_types(aside):
+        if foreign := _foreign_types(aside.read_bytes()):
             raise ValueError(f"expected an ensemble of {', '.join(sorted(_TYPES))}; found in it {foreign}: not saved")
 
 
-def _foreign_types(path):
-    "The types in a file that no ensemble is made of, as text."
+def _foreign_types(data):
+    "The types that no ensemble is made of in a file's bytes, as text."
     import skops.io
 
-    return ", ".join(sorted(set(skops.io.get_untrusted_types(file=Path(path))) - _TYPES))[:200]
+    return ", ".join(sorted(set(skops.io.get_untrusted_types(data=data)) - _TYPES))[:200]
 
 # %% ../../nbs/61_esv.ipynb #b010d0de
 def load(
     path: str | os.PathLike,
 ) -> ESV:  # fitted
     "Read an ensemble that `save` wrote; raises `ValueError` for a file that holds any other type, or is none of ours."
-    from zipfile import BadZipFile
-
     import skops.io
 
     try:
-        if foreign := _foreign_types(path):
+        data = _as_of_today(Path(path).read_bytes())
+        if foreign := _foreign_types(data):
             raise ValueError(f"expected an ensemble in {path}; found the types {foreign}: not loaded")
-        ensemble = skops.io.load(Path(path), trusted=sorted(_TYPES))
+        ensemble = skops.io.loads(data, trusted=sorted(_TYPES))
     except (BadZipFile, KeyError, TypeError) as error:
         raise ValueError(f"expected an ensemble in {path}; found a file that is none: {error}") from None
     if not isinstance(ensemble, ESV):
@@ -515,6 +531,19 @@ def load(
         if not all(_is_sound(tree.tree_) for tree in getattr(forest, "estimators_", ())):
             raise ValueError(f"expected an ensemble in {path}; found a damaged tree: not loaded")
     return ensemble
+
+
+def _as_of_today(data):
+    "The bytes of a model file in which every type of ours is named by the module that it is in now."
+    with ZipFile(BytesIO(data)) as file:
+        schema = file.read("schema.json")
+        renamed = re.sub(rb'(?<="__module__": ")qcfer\.(?:afp|esv)(?=")', lambda old: _MOVED[old[0]], schema)
+        if renamed == schema:
+            return data
+        with ZipFile(moved := BytesIO(), "w") as again:
+            for name in file.namelist():
+                again.writestr(name, renamed if name == "schema.json" else file.read(name))
+    return moved.getvalue()
 
 
 def _is_sound(tree):

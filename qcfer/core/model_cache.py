@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ImageModel', 'cores', 'stacked', 'prepared_batches', 'compute']
 
-# %% ../../nbs/05_model_cache.ipynb #9dcca5f6
+# %% ../../nbs/05_model_cache.ipynb #10cd1cc4
 import json
 import os
 import re
@@ -14,7 +14,7 @@ import time
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
@@ -51,13 +51,13 @@ class ImageModel(Protocol):
         "Inputs (n, ...) to rows (n, dim) float32; called from one thread."
         ...
 
-# %% ../../nbs/05_model_cache.ipynb #f58edc49
+# %% ../../nbs/05_model_cache.ipynb #348f626c
 def _model_folder(folder, model):
     "The folder of the model's rows: a readable name, and a hash because two ids may read alike."
     slug = re.sub(r"[^A-Za-z0-9]+", "-", model.id).strip("-")[:60]
     return Path(folder) / f"{slug}-{sha256(model.id)[:12]}"
 
-# %% ../../nbs/05_model_cache.ipynb #b782c318
+
 def _check_model(folder, model):
     "Raise `ValueError` when the folder's card names another model than the one at hand."
     card = folder / "model.json"
@@ -71,7 +71,7 @@ def _check_model(folder, model):
     if found != expected:
         raise ValueError(f"expected {card} to hold {expected}; found {found}: move the folder away")
 
-# %% ../../nbs/05_model_cache.ipynb #0cdf2710
+# %% ../../nbs/05_model_cache.ipynb #e364e6f3
 def _schema(dim):
     return pa.schema([("key", pa.string()), ("values", pa.list_(pa.float32(), dim))])
 
@@ -80,7 +80,7 @@ def _crc(batch):
     keys, values = batch.columns
     return str(zlib.crc32(values.flatten().to_numpy(), zlib.crc32("\n".join(keys.to_pylist()).encode())))
 
-# %% ../../nbs/05_model_cache.ipynb #c5b2199a
+
 def _write_part(
     folder: Path,  # the model's folder
     batches: Iterator[pa.RecordBatch],  # what the file will hold
@@ -107,93 +107,122 @@ def _read_batch(reader, index):
         raise ValueError("its checksum does not fit its content")
     return batch
 
-# %% ../../nbs/05_model_cache.ipynb #a9725757
+# %% ../../nbs/05_model_cache.ipynb #a51b31d1
+_KEYS_ALONE = pa.ipc.IpcReadOptions(included_fields=[0])
+
+
+def _holds(index, number, keys):
+    "Whether a record batch holds one of some keys; raises an error of `_DAMAGE` where its keys cannot be read."
+    column = index.get_batch(number).column(0)
+    column.validate(full=True)
+    return not keys.isdisjoint(column.to_pylist())
+
+
 def _read_part(
     path: Path,  # a file of `_write_part`
     schema: pa.Schema,  # what it must hold
+    keys: Set[str] | None = None,  # read the batches that hold one of them; without, all
 ) -> Iterator[pa.RecordBatch]:  # one in memory at a time
     "Read a file's whole record batches; raises an error of `_DAMAGE` in the end when some of them were not."
     damage = None
     with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
         if reader.schema != schema:
             raise ValueError(f"expected the columns {schema.names} of this model; found {reader.schema.names}")
-        for index in range(reader.num_record_batches):
-            try:
-                yield _read_batch(reader, index)
-            except _DAMAGE as error:
-                damage = error
+        with pa.ipc.open_file(source, options=_KEYS_ALONE) as index:
+            for number in range(reader.num_record_batches):
+                try:
+                    if keys is None or _holds(index, number, keys):
+                        yield _read_batch(reader, number)
+                except _DAMAGE as error:
+                    damage = error
     if damage:
         raise damage
 
-# %% ../../nbs/05_model_cache.ipynb #e6745b70
+# %% ../../nbs/05_model_cache.ipynb #67d87baa
+def _rename_damaged(path, error):
+    "Keep a damaged file under another name, and warn."
+    with suppress(OSError):  # a read-only store is still readable
+        path.rename(path.with_suffix(".damaged"))
+    reason = (str(error) or type(error).__name__).splitlines()[0]
+    warnings.warn(f"{path} is damaged ({reason}): set aside, its lost rows are computed again", stacklevel=3)
+
+
 def _set_aside(path, schema, error):
-    "Rename a damaged file, keep its whole record batches in a new one, and warn."
+    "Rename a damaged file and keep its whole record batches in a new one."
 
     def whole():
         with suppress(*_DAMAGE):
             yield from _read_part(path, schema)
 
-    with suppress(OSError):  # a read-only store is still readable
+    with suppress(OSError):
         _write_part(path.parent, whole(), schema)
-        path.rename(path.with_suffix(".damaged"))
-    reason = (str(error) or type(error).__name__).splitlines()[0]
-    warnings.warn(f"{path} is damaged ({reason}): set aside, its lost rows are computed again", stacklevel=2)
+    _rename_damaged(path, error)
 
-# %% ../../nbs/05_model_cache.ipynb #40232f13
+# %% ../../nbs/05_model_cache.ipynb #d1883fab
+def _is_systems(error):
+    "Whether an error is the system's word (no permission, say), and not a damaged file."
+    return bool(getattr(error, "errno", None))
+
+
 def _stored(
     folder: Path,  # the model's folder
     schema: pa.Schema,  # what its files hold
+    asked: Set[str],  # keys; a batch that holds none of them is passed over
 ) -> Iterator[tuple[list[str], np.ndarray]]:  # keys and their rows (n, dim), a record batch at a time
-    "Read every whole file of a model; damaged ones are set aside with a warning."
+    "Read what is asked for from all files of a model; damaged ones are set aside with a warning."
     read = set()
     while paths := [path for path in sorted(folder.glob("part-*.arrow")) if path not in read]:
         for path in paths:
             read.add(path)
             try:
-                for batch in _read_part(path, schema):
+                for batch in _read_part(path, schema, asked):
                     keys, values = batch.columns
                     yield keys.to_pylist(), values.flatten().to_numpy().reshape(len(keys), values.type.list_size)
             except FileNotFoundError:
                 continue
             except _DAMAGE as error:
-                if getattr(error, "errno", None):  # the system's word (no permission, say), not a damaged file
+                if _is_systems(error):
                     raise
                 _set_aside(path, schema, error)
 
-# %% ../../nbs/05_model_cache.ipynb #86cb1ebd
+# %% ../../nbs/05_model_cache.ipynb #8c0a83c3
 _FEW_FILES = 8
 _STALE_S = 3600  # a temporary file that nobody has touched for so long belongs to a run that was killed
 
 
-def _sweep(folder):
-    for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > _STALE_S:
-            path.unlink(missing_ok=True)
-
-# %% ../../nbs/05_model_cache.ipynb #22fc2a18
 def _merge(
     folder: Path,  # the model's folder
     schema: pa.Schema,  # what its files hold
 ):
-    "Merge the model's files into one when there are more than a few; raises an error of `_DAMAGE` and changes nothing when it cannot."
+    "Merge the model's files into one when there are more than a few, and sweep what killed writers left."
     paths = sorted(folder.glob("part-*.arrow"))
     if len(paths) <= _FEW_FILES:
         return
-    seen = set()
+    seen, spoilt = set(), {}
 
     def unseen():
         for path in paths:
-            for batch in _read_part(path, schema):
-                keys = batch.column(0).to_pylist()
-                fresh = batch.filter(pa.array([key not in seen for key in keys], pa.bool_()))
-                seen.update(keys)
-                if fresh.num_rows:
-                    yield fresh
+            try:
+                for batch in _read_part(path, schema):
+                    keys = batch.column(0).to_pylist()
+                    fresh = batch.filter(pa.array([key not in seen for key in keys], pa.bool_()))
+                    seen.update(keys)
+                    if fresh.num_rows:
+                        yield fresh
+            except _DAMAGE as error:
+                if _is_systems(error):
+                    raise
+                spoilt[path] = error
 
     _write_part(folder, unseen(), schema)
     for path in paths:
-        path.unlink(missing_ok=True)
-    _sweep(folder)
+        if path in spoilt:
+            _rename_damaged(path, spoilt[path])
+        else:
+            path.unlink(missing_ok=True)
+    for path in folder.glob(".*.tmp"):
+        if time.time() - path.stat().st_mtime > _STALE_S:
+            path.unlink(missing_ok=True)
 
 # %% ../../nbs/05_model_cache.ipynb #19989a8d
 def _tidy(folder, schema):
@@ -205,12 +234,12 @@ def _tidy(folder, schema):
     except _DAMAGE as error:
         warnings.warn(f"the files of {folder} were not merged: {error}", stacklevel=3)
 
-# %% ../../nbs/05_model_cache.ipynb #0c737c83
+# %% ../../nbs/05_model_cache.ipynb #134485cb
 def cores() -> int:
     "The processor cores that this process may use."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-# %% ../../nbs/05_model_cache.ipynb #a6a1b86f
+
 def stacked(
     inputs: list[np.ndarray],  # n model inputs of one shape
 ) -> np.ndarray:  # (n, ...), in C order
@@ -236,7 +265,7 @@ def prepared_batches(
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
-# %% ../../nbs/05_model_cache.ipynb #f9b02b45
+# %% ../../nbs/05_model_cache.ipynb #76f7a102
 def _checked(rows, keys, model):
     "The rows as (n, dim) float32; raises `ValueError` for another shape, and for NaN or infinity with the picture's key."
     rows = np.ascontiguousarray(rows, dtype=np.float32)
@@ -247,7 +276,7 @@ def _checked(rows, keys, model):
         raise ValueError(f"expected finite values from {model.id}; found NaN or infinity for the picture {keys[finite.argmin()]}")
     return rows
 
-# %% ../../nbs/05_model_cache.ipynb #d1bf3b27
+
 def _save(folder, model, keys, rows, schema):
     "Append one batch; an `OSError` says which store could not be written, and leaves it as it was."
     values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), model.dim)
@@ -261,13 +290,15 @@ def _save(folder, model, keys, rows, schema):
         message = f"cannot write the store {folder}: {reason}; what was stored before is kept"
         raise OSError(error.errno, message) from error
 
-# %% ../../nbs/05_model_cache.ipynb #ddce9a00
+# %% ../../nbs/05_model_cache.ipynb #1b57d10b
 def _fill(rows, first, folder, schema):
     "Copy stored rows into their places (`first`: key -> place); returns the places that stay empty."
     missing = dict(first)
-    for keys, values in _stored(folder, schema):
+    for keys, values in _stored(folder, schema, missing.keys()) if missing else ():
         here = [index for index, key in enumerate(keys) if key in missing]
         rows[[missing.pop(keys[index]) for index in here]] = values[here]
+        if not missing:
+            break
     return sorted(missing.values())
 
 # %% ../../nbs/05_model_cache.ipynb #e55ea643

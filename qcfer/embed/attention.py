@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['probe_directions', 'attention_maps']
 
-# %% ../../nbs/46_attention.ipynb #38c81de1
+# %% ../../nbs/46_attention.ipynb #9d226495
 from contextlib import contextmanager
 
 import numpy as np
@@ -14,8 +14,6 @@ from PIL import Image
 from ..core.labels import CLASSES
 from ..core.model_cache import stacked
 from .base import Embedder
-from .lite0 import EffNetLite0, lite0_weights
-from .torch import import_library
 
 # %% ../../nbs/46_attention.ipynb #3b2f0909
 def probe_directions(
@@ -31,37 +29,6 @@ def probe_directions(
     directions = np.zeros((len(CLASSES), features.shape[1]), np.float32)
     directions[present] = LogisticRegression(C=10, max_iter=1000, class_weight="balanced").fit(features, labels).coef_
     return directions
-
-# %% ../../nbs/46_attention.ipynb #0f8cb4f6
-def _lite0_network():
-    "EfficientNet-Lite0 in PyTorch, from the same checkpoint; both list their tensors in the order of their work."
-    import torch
-
-    network = import_library("timm").create_model("tf_efficientnet_lite0", pretrained=False)
-    tensors = torch.load(lite0_weights(), map_location="cpu", weights_only=True).values()
-    network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
-    network.reset_classifier(0)
-    return network.eval().requires_grad_(False)
-
-# %% ../../nbs/46_attention.ipynb #ffd1382f
-def _network(embedder):
-    "A torch module from float pixels (n, 3, h, w) to features (n, D), and the function from the embedder's inputs to those pixels."
-    import torch
-
-    class Features(torch.nn.Module):
-        "What grad-cam wants: a module whose `forward` gives the features."
-
-        def __init__(self, network, encode):
-            super().__init__()
-            self.network, self.encode = network, encode
-
-        def forward(self, pixels):
-            return self.encode(pixels)
-
-    if isinstance(embedder, EffNetLite0):
-        network = _lite0_network()
-        return Features(network, network), lambda batch: (torch.from_numpy(batch).float() - 127) / 128
-    return Features(embedder.network, embedder._encode), lambda batch: torch.from_numpy(batch).to(embedder.device)
 
 # %% ../../nbs/46_attention.ipynb #11c22d7f
 @contextmanager
@@ -82,7 +49,14 @@ def _shown_attention():
     finally:
         functional.scaled_dot_product_attention = fused
 
-# %% ../../nbs/46_attention.ipynb #c5b2f71f
+# %% ../../nbs/46_attention.ipynb #6c8297ba
+def _scores(features, directions):
+    "The products (n,) of unit features and directions."
+    from torch.nn.functional import normalize
+
+    return (normalize(features, dim=1) * directions).sum(1)
+
+
 def _attention(network, pixels, directions):
     "Gradient-weighted attention (n, g, g) of the last layer; None for a network without attention."
     import torch
@@ -96,14 +70,7 @@ def _attention(network, pixels, directions):
     side = int(relevance.shape[1] ** 0.5)
     return relevance[:, -side * side :].reshape(-1, side, side).detach().cpu().numpy()  # class token and registers stand first
 
-# %% ../../nbs/46_attention.ipynb #fcc9d772
-def _scores(features, directions):
-    "The products (n,) of unit features and directions."
-    from torch.nn.functional import normalize
-
-    return (normalize(features, dim=1) * directions).sum(1)
-
-# %% ../../nbs/46_attention.ipynb #7117be56
+# %% ../../nbs/46_attention.ipynb #4c2e97bf
 def _last_map(network, pixels):
     "The last module whose output is still a map (n, c, h, w) larger than one pixel."
     import torch
@@ -125,7 +92,7 @@ def _last_map(network, pixels):
         raise ValueError("expected a network with attention or with convolutions; found neither")
     return found[-1]
 
-# %% ../../nbs/46_attention.ipynb #808a5b8b
+
 def _grad_cam(network, pixels, directions):
     "Grad-CAM maps (n, h, w) at the size of the pixels, of the last map."
     try:
@@ -137,7 +104,7 @@ def _grad_cam(network, pixels, directions):
     with GradCAM(network, [_last_map(network, pixels)]) as cam:
         return cam(pixels, targets=targets)
 
-# %% ../../nbs/46_attention.ipynb #83a68d4a
+# %% ../../nbs/46_attention.ipynb #0974a939
 def _stretched(maps, size):
     "Maps (n, h, w) as (n, size, size) float32, each from 0 to 1; a flat one is all 0."
     low, high = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
@@ -145,7 +112,7 @@ def _stretched(maps, size):
     resized = [Image.fromarray(np.float32(one)).resize((size, size), Image.Resampling.BILINEAR) for one in maps]
     return np.stack([np.asarray(one) for one in resized])
 
-# %% ../../nbs/46_attention.ipynb #62e4415c
+
 def attention_maps(
     embedder: Embedder,  # any of `qcfer.embed.embedders.get_embedder`; `effnet_lite0` needs timm for this
     images: list,  # N square RGB pictures, one at least
@@ -156,7 +123,7 @@ def attention_maps(
 
     if len(images) != len(directions) or not len(images):
         raise ValueError(f"expected one direction for each picture, and one picture at least; found {len(directions)} and {len(images)}")
-    network, prepared = _network(embedder)
+    network, prepared = embedder.differentiable()
     pixels = prepared(stacked([embedder.preprocess(image) for image in images])).requires_grad_()
     wanted = torch.as_tensor(np.asarray(directions, np.float32), device=pixels.device)
     maps = _attention(network, pixels, wanted)

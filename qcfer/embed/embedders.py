@@ -5,33 +5,15 @@
 # %% auto #0
 __all__ = ['get_embedder']
 
-# %% ../../nbs/43_embedders.ipynb #3e390d52
-import re
+# %% ../../nbs/43_embedders.ipynb #382cea00
+from ..core.device import check_device
+from .base import Embedder, embedder
 
-from .base import Embedder
-from .lite0 import EffNetLite0
-from .torch import open_clip_embedder, timm_embedder
-
-# %% ../../nbs/43_embedders.ipynb #2dcbe556
-_FORMS = (
-    "effnet_lite0",
-    "open_clip:ARCHITECTURE/TAG (open_clip:ViT-L-14/openai)",
-    "timm:MODEL (timm:resnet50)",
-    "open_clip:ARCHITECTURE@FILE",
-    "timm:MODEL@FILE",
-    "timm:MODEL?random=SEED or open_clip:ARCHITECTURE?random=SEED (random weights, to try things out)",
-)
-
-
+# %% ../../nbs/43_embedders.ipynb #2e169781
 def get_embedder(
-    spec: str,  # one of the forms in `_FORMS`
-    device: str = "cpu",  # 'cuda' for mixed precision on a GPU; `effnet_lite0` always runs on the processor
+    spec: str,  # a name that is registered, or one that begins with a registered 'library:'
+    device: str = "cpu",  # 'cuda' for mixed precision on a GPU; `effnet_lite0` works on the processor all the same
 ) -> Embedder:
-    "The embedder of a spec; raises `ValueError` for a spec that is none, `WeightsError` for weights that are not to be had."
-    if spec == "effnet_lite0":
-        return EffNetLite0()
-    if re.fullmatch(r"open_clip:[^/@?]+([/@].+|\?random=\d{1,9})", spec):
-        return open_clip_embedder(spec, device)
-    if re.fullmatch(r"timm:[^/@?]+(@.+|\?random=\d{1,9})?", spec):
-        return timm_embedder(spec, device)
-    raise ValueError(f"expected an embedder: {'; '.join(_FORMS)}; found {spec!r}")
+    "The embedder of a spec; raises `ValueError` for a spec that is none and a device that is not there, `WeightsError` without weights."
+    maker = embedder.find(spec).thing
+    return maker(spec, check_device(device))

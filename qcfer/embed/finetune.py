@@ -18,11 +18,13 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from .lite0 import rgb_planes
-from .torch import seeded_torch, tensors_sha256, timm_network, torch_device
+from ..core.device import check_device
 from ..core.files import atomic_path, sha256
 from ..core.labels import CLASSES
 from ..core.model_cache import prepared_batches
+from ..core.pictures import PictureList, Pictures
+from .lite0 import rgb_planes
+from .torch import seeded_torch, tensors_sha256, timm_network
 
 # %% ../../nbs/45_finetune.ipynb #72a5040f
 def augment(
@@ -141,8 +143,11 @@ def _checked_labels(images, labels):
 def _fingerprint(settings, network, images, labels):
     "Names a training by all that changes it: settings, first weights, faces, labels."
     told = {name: value for name, value in asdict(settings).items() if name != "device"}
-    keys = getattr(images, "keys", None) or [sha256(f"{image.size}", image.tobytes()) for image in images]
-    return sha256(json.dumps(told, sort_keys=True), tensors_sha256(network), *keys, labels.tobytes())[:20]
+    return sha256(json.dumps(told, sort_keys=True), tensors_sha256(network), *_pictures(images).keys, labels.tobytes())[:20]
+
+
+def _pictures(images):
+    return images if isinstance(images, Pictures) else PictureList(images)
 
 # %% ../../nbs/45_finetune.ipynb #cec8027e
 class _Training:
@@ -153,7 +158,7 @@ class _Training:
         import torch
 
         self.settings, self.steps = settings, batches * settings.epochs
-        self.device, self.history, self.best = torch_device(settings.device), [], None
+        self.device, self.history, self.best = torch.device(check_device(settings.device)), [], None
         with seeded_torch(settings.seed):
             self.network = timm_network(settings.model, len(CLASSES)).to(self.device)
         told = timm.data.resolve_model_data_config(self.network)
@@ -275,24 +280,12 @@ def finetune(
     train, val = (np.flatnonzero((split == name) & kept) for name in ("train", "val"))
     if not len(train) or not len(val):
         raise ValueError(f"expected train and val faces; found {len(train)} and {len(val)}")
-    model = FineTuned(**settings).fit(_Some(images, train), label[train], _Some(images, val), label[val], folder)
+    images = _pictures(images)
+    model = FineTuned(**settings).fit(images.subset(train), label[train], images.subset(val), label[val], folder)
     shown = np.concatenate([val, np.flatnonzero(split == "test")])
-    probabilities = model.predict_proba(_Some(images, shown))
+    probabilities = model.predict_proba(images.subset(shown))
     columns = [name for name in ("image", "split", "label", "group", "usage", "yaw") if name in manifest]
     rows = manifest.iloc[shown][columns].reset_index(drop=True)
     told = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in CLASSES])
     return pd.concat([rows, told], axis=1).assign(predicted=probabilities.argmax(axis=1)), model
 
-
-class _Some(Sequence):
-    "Some pictures of a sequence, opened when asked for."
-
-    def __init__(self, images, rows):
-        self._images, self._rows = images, rows
-        self.keys = [images.keys[row] for row in rows] if hasattr(images, "keys") else None
-
-    def __len__(self):
-        return len(self._rows)
-
-    def __getitem__(self, index):
-        return self._images[self._rows[index]]

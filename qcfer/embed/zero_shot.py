@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .embedders import get_embedder
-from .torch import import_library, load_or_explain
 from ..core.files import resources, sha256
 from ..core.labels import CLASSES
+from .embedders import get_embedder
+from .torch import NetworkSpec, import_library, load_or_explain
 
 # %% ../../nbs/44_zero_shot.ipynb #33e23f27
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def _text_model(spec, device):
     if not spec.startswith("open_clip:"):
         raise ValueError(f"expected an embedder that reads text, open_clip:ARCHITECTURE/TAG; found {spec!r}")
     network = get_embedder(spec, device).network
-    name = spec.removeprefix("open_clip:").split("/")[0].split("@")[0].split("?")[0]
+    name = NetworkSpec.parse(spec, "open_clip").name
     return network, load_or_explain(lambda: import_library("open_clip").get_tokenizer(name), spec)
 
 # %% ../../nbs/44_zero_shot.ipynb #0b961f51

@@ -6,8 +6,18 @@
 __all__ = ['stratified_sample', 'project', 'cached_map']
 
 # %% ../../nbs/75_maps.ipynb #4c91aec0
+import _thread
+import os
+import sys
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from threading import Timer
+
 import numpy as np
 import pandas as pd
+
+from ..core.files import atomic_path, code_hash, sha256
 
 # %% ../../nbs/75_maps.ipynb #250c9e0c
 def stratified_sample(
@@ -22,7 +32,31 @@ def stratified_sample(
     depth = (by_class.cumcount() / by_class.transform("size")).to_numpy()  # 0 for the first row of each class, evenly up to 1
     return np.sort(shuffled[np.argsort(depth, kind="stable")[:n]])
 
-# %% ../../nbs/75_maps.ipynb #cc05c504
+# %% ../../nbs/75_maps.ipynb #09fab427
+@contextmanager
+def _hearing_interrupts():
+    "Raise a KeyboardInterrupt again that was lost where nothing can be raised, until it is heard; also for an error that its loss caused."
+
+    def hook(lost):
+        if not issubclass(lost.exc_type, KeyboardInterrupt):
+            return before(lost)
+        again.append(Timer(0.05, _thread.interrupt_main))
+        again[-1].start()
+
+    before, sys.unraisablehook, again = sys.unraisablehook, hook, []
+    try:
+        yield
+    except Exception:
+        if not again:
+            raise
+    finally:
+        sys.unraisablehook = before
+        for timer in again:
+            timer.cancel()
+    if again:
+        raise KeyboardInterrupt
+
+
 def _tsne(features, seed):
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits
@@ -33,9 +67,10 @@ def _tsne(features, seed):
 
 
 def _umap(features, seed):
-    from umap import UMAP
+    with _hearing_interrupts():
+        from umap import UMAP
 
-    return UMAP(n_neighbors=min(15, len(features) - 1), random_state=seed, n_jobs=1).fit_transform(features)
+        return UMAP(n_neighbors=min(15, len(features) - 1), random_state=seed, n_jobs=1).fit_transform(features)
 
 # %% ../../nbs/75_maps.ipynb #594e1e52
 def _features(features):
@@ -49,7 +84,7 @@ def _features(features):
         raise ValueError(f"expected features that differ from face to face; found {len(features)} equal rows")
     return features
 
-# %% ../../nbs/75_maps.ipynb #195caf98
+
 def project(
     features,  # (N, D) finite numbers, N at least 10
     method: str,  # 'tsne' or 'umap'
@@ -65,6 +100,31 @@ def project(
     reduced = PCA(min(50, *features.shape), random_state=seed).fit_transform(features)
     return methods[method](reduced, seed).astype(np.float32)
 
-# %% ../../nbs/75_maps.ipynb #7a10bb2e
-def cached_map(features, method, seed, folder):
-    return project(features, method, seed)
+# %% ../../nbs/75_maps.ipynb #793fb6ea
+def cached_map(
+    features,  # (N, D) finite numbers, N at least 10
+    method: str,  # 'tsne' or 'umap'
+    seed: int,  # of the projection
+    folder: str | os.PathLike,  # where maps are kept; made when absent
+) -> np.ndarray:  # (N, 2) float32
+    "What `project` says of the features, read from the folder where it was said before."
+    features = np.ascontiguousarray(features, np.float32)
+    libraries = [version(name) for name in ("scikit-learn", "umap-learn")]
+    content = f"{features.shape}", features.tobytes(), method, str(seed), code_hash("evaluate.maps"), *libraries
+    path = Path(folder) / f"{sha256(*content)[:32]}.npy"
+    points = _read_map(path, len(features))
+    if points is None:
+        points = project(features, method, seed)
+        with atomic_path(path) as aside, open(aside, "wb") as file:
+            np.save(file, points, allow_pickle=False)
+    return points
+
+
+def _read_map(path, rows):
+    "The (rows, 2) points of a file; None where there is none, or no such points are in it."
+    try:
+        with open(path, "rb") as file:
+            points = np.lib.format.read_array(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return points if points.shape == (rows, 2) and points.dtype == np.float32 and np.isfinite(points).all() else None

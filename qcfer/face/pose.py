@@ -50,16 +50,15 @@ class AnnotationPose:
 def _has_pose(manifest):
     return "yaw" in manifest and bool(manifest["yaw"].notna().any())
 
-# %% ../../nbs/31_pose.ipynb #1a751984
-POSE_SPECS = ("auto", "3ddfa_v2", "annotation", "none")
-"The names that `get_pose_estimator` knows."
+# %% ../../nbs/31_pose.ipynb #a1f1bfae
+POSE_SPECS = ("auto", "3ddfa_v2", "annotation", "none")  # the names that `get_pose_estimator` knows
 
-# %% ../../nbs/31_pose.ipynb #402cae39
+
 def get_pose_estimator(
     spec: str,  # one of `POSE_SPECS`
     manifest: pd.DataFrame,  # the faces whose poses are wanted; read for 'annotation' only
 ) -> tuple[str, TDDFA | AnnotationPose | None]:  # which of '3ddfa_v2', 'annotation', 'none' it is, and the estimator
-    "The estimator of a name; 'auto' takes 3DDFA-V2, else the annotation, else none, and warns unless it is the first."
+    "The estimator of a name; 'auto' takes 3DDFA-V2, else the annotation, else none, and warns, once, unless it is the first."
     if spec == "auto":
         return _best_estimator(manifest)
     if spec == "3ddfa_v2":
@@ -71,13 +70,19 @@ def get_pose_estimator(
     raise ValueError(f"expected a pose estimator from {', '.join(POSE_SPECS)}; found {spec!r}")
 
 
+_told = set()  # warnings that this process has given
+
+
 def _best_estimator(manifest):
     try:
         return "3ddfa_v2", TDDFA()
     except WeightsError as error:
         reason = error
     name, instead = ("annotation", "the manifest's own angles are used") if _has_pose(manifest) else ("none", "no pose is known")
-    warnings.warn(f"head pose without 3DDFA-V2, {instead}: {reason}", stacklevel=3)
+    warning = f"head pose without 3DDFA-V2, {instead}: {reason}"
+    if warning not in _told:
+        _told.add(warning)
+        warnings.warn(warning, stacklevel=3)
     return get_pose_estimator(name, manifest)
 
 # %% ../../nbs/31_pose.ipynb #d64a8313

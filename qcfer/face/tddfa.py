@@ -34,7 +34,7 @@ _STATISTICS = (
     "090d7150f77cb66c29ddae21e4508fbde59123dcd1dea7facc24a7ed06d1c795",
 )
 
-# %% ../../nbs/30_tddfa.ipynb #4732c3c8
+# %% ../../nbs/30_tddfa.ipynb #e34acc00
 class _Number:
     "Stands for a NumPy data type while a file of arrays is read."
 
@@ -50,7 +50,7 @@ class _Number:
             raise ValueError(f"the type {self.order + self.code!r}")
         return np.dtype(self.order + self.code)
 
-# %% ../../nbs/30_tddfa.ipynb #df6d8e83
+
 class _Numbers:
     "Stands for a NumPy array while a file of arrays is read."
 
@@ -61,7 +61,7 @@ class _Numbers:
         _, shape, number, fortran, raw = state
         self.array = np.frombuffer(raw, number.dtype()).reshape(shape, order="F" if fortran else "C")
 
-# %% ../../nbs/30_tddfa.ipynb #f907d451
+# %% ../../nbs/30_tddfa.ipynb #c1d036d3
 class _NumbersOnly(pickle.Unpickler):
     "An unpickler to which nothing exists but the stand-ins."
 
@@ -78,7 +78,7 @@ class _NumbersOnly(pickle.Unpickler):
         except KeyError:
             raise pickle.UnpicklingError(f"the name {module}.{name}") from None
 
-# %% ../../nbs/30_tddfa.ipynb #b23b9094
+
 _NOT_NUMBERS = (pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError)
 
 

@@ -26,8 +26,8 @@ from .job import FrontalizedFaces, frontalize_faces
 frontalizer = Registry("frontalizer", "qcfer.frontalize")
 """Frontalizers by name: a class, or a function that makes one.
 
-Of its arguments those in `KNOWN` are given by the run, `model` is what stands after the colon of its name, and those by keyword alone are its
-settings. Facts: `yardstick`, it is there to be compared with; `learned`, it moves embeddings and makes no picture of its own; `prompted`.
+Of its arguments those in `KNOWN` are given by the run, `model` is what stands after the colon, and those by keyword alone are its settings.
+Facts: `yardstick`, it is there to be compared with; `learned`, it moves embeddings and makes no picture of its own; `prompted`.
 """
 
 KNOWN = ("estimator", "embedder", "device", "directory")
@@ -124,12 +124,12 @@ def takes(
 
 def _read_settings(known, query, name):
     "The settings that stand in a name, as text."
-    told, takes = [part.partition("=")[::2] for part in query.split("&")], settings_of(known)
+    told, own = [part.partition("=")[::2] for part in query.split("&")], settings_of(known)
     keys = [key for key, _ in told]
-    if any(key not in takes or not value for key, value in told) or len(set(keys)) < len(keys):
-        raise ValueError(f"expected KEY=VALUE&... with keys out of {', '.join(takes)}, each once; found {query!r} in {name!r}")
+    if any(key not in own or not value for key, value in told) or len(set(keys)) < len(keys):
+        raise ValueError(f"expected KEY=VALUE&... with keys out of {', '.join(own)}, each once; found {query!r} in {name!r}")
     for key, value in told:
-        if isinstance(takes[key], int) and not value.isdecimal():
+        if isinstance(own[key], int) and not value.isdecimal():
             raise ValueError(f"expected a whole number as {key}; found {value!r} in {name!r}")
     return tuple((key, value) for key, value in told)
 
@@ -167,11 +167,11 @@ def get_frontalizer(
     condition = Condition.parse(name)
     if condition.entry is None:
         raise ValueError(f"expected a frontalizer: {', '.join(entry.help for entry in frontalizer.values())}; found {name!r}")
-    takes = settings_of(condition.frontalizer)
-    if unknown := set(settings or {}) - set(takes):
-        known = ", ".join(takes) or "none"
+    own = settings_of(condition.frontalizer)
+    if unknown := set(settings or {}) - set(own):
+        known = ", ".join(own) or "none"
         raise ValueError(f"expected settings of {condition.frontalizer} out of {known}; found {', '.join(sorted(unknown))}")
-    told = {key: int(value) if isinstance(takes[key], int) else unquote(value) for key, value in condition.settings}
+    told = {key: int(value) if isinstance(own[key], int) else unquote(value) for key, value in condition.settings}
     told |= {"model": condition.model} if condition.model else {}
     given = {key: value for key, value in given.items() if takes(condition.frontalizer, key)}
     return condition.entry.thing(**given, **(settings or {}) | told)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PRESETS', 'Preset', 'Qwen', 'qwen', 'tiny_model']
 
-# %% ../../nbs/54_qwen.ipynb #69433af6
+# %% ../../nbs/54_qwen.ipynb #1984e119
 import json
 import math
 import os
@@ -15,14 +15,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..core.device import check_device
 from ..core.files import WeightsError, file_sha256, sha256
 from .conditions import frontalizer
 from .prompt import Prompt, get_prompt
 
-# %% ../../nbs/54_qwen.ipynb #f3dcba1d
+# %% ../../nbs/54_qwen.ipynb #f34a06e1
 _STEPS = {"QwenImageEditPipeline": 50, "QwenImageEditPlusPipeline": 40}  # pipeline -> steps, as published with the models
 
-# %% ../../nbs/54_qwen.ipynb #a4d1785a
+
 def _read_index(path, model):
     "The pipeline class that a model_index.json names; raises `WeightsError` when it is another one."
     try:
@@ -129,12 +130,12 @@ def _lora(
     repository, file = _LIGHTNING[name]
     return f"{repository}:{file.format(preset.steps)}"
 
-# %% ../../nbs/54_qwen.ipynb #01447888
+# %% ../../nbs/54_qwen.ipynb #2d630870
 _SIDE = 1024  # pixels: what the model was made for
 _DELIVERED = 448  # pixels, the longer side (section 4.2)
 _GREY = (127, 127, 127)
 
-# %% ../../nbs/54_qwen.ipynb #726bcc0d
+
 def _square(image):
     "The picture in the middle of a grey square, `_SIDE` pixels wide."
     side = max(image.size)
@@ -187,7 +188,7 @@ def _seed(key: str, seed: int) -> int:
     "The seed of one face, from its content key: neither the order of faces nor the batch matters."
     return int(sha256(key, str(seed))[:15], 16)
 
-# %% ../../nbs/54_qwen.ipynb #598e6c71
+# %% ../../nbs/54_qwen.ipynb #ff1c23a6
 class Qwen:
     """Frontalization by Qwen-Image-Edit through diffusers (a `qcfer.frontalize.job.Frontalizer`).
 
@@ -199,7 +200,7 @@ class Qwen:
     seed : of the whole set; each face's noise is drawn from it and the face's key.
     estimator : finds landmarks in generated pictures, like `qcfer.face.tddfa.TDDFA`, so that the face gets its old height and place;
         None to undo the padding only.
-    device : 'cuda' or 'cpu'; by default the first where there is one.
+    device : 'cpu', or 'cuda' for a graphics card. Raises `ValueError` for one that is not there.
 
     Attributes
     ----------
@@ -225,11 +226,12 @@ class Qwen:
         prompt: str | Prompt = "constrained",
         seed: int = 0,
         estimator=None,
-        device: str | None = None,
+        device: str = "cpu",
     ):
         if isinstance(preset, str) and preset not in PRESETS:
             raise ValueError(f"expected a preset of {', '.join(PRESETS)}; found {preset!r}")
-        self.device = device or _best_device()
+        check_device(device)
+        self.device = device
         self.images_per_s = 1 / 0.8 if preset == "a100" and self.device != "cpu" else None
         preset = PRESETS[preset] if isinstance(preset, str) else preset
         self.model, self.revision, self.pipeline = _locate(model)
@@ -288,12 +290,6 @@ class Qwen:
             raise RuntimeError(f"expected {count} pictures from {self.pipeline}; found {len(out)}")
         return [picture.convert("RGB") for picture in out]
 
-# %% ../../nbs/54_qwen.ipynb #196fe2d3
-def _best_device():
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
 # %% ../../nbs/54_qwen.ipynb #52d716c1
 @frontalizer("qwen", help="qwen[:MODEL[@REVISION]][?SETTING=VALUE&...]", prompted=True)
 def qwen(
@@ -311,7 +307,7 @@ def qwen(
     prompt = prompt.without(*without.split(",")) if without else prompt
     return Qwen(model, preset=preset, prompt=prompt, seed=seed, estimator=estimator, device=device)
 
-# %% ../../nbs/54_qwen.ipynb #ba409635
+# %% ../../nbs/54_qwen.ipynb #2c259434
 def _load(
     backend: Qwen,
 ):  # a diffusers pipeline, ready to be called
@@ -331,6 +327,18 @@ def _load(
     _place(pipe, backend.preset.offload, backend.device)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def _place(pipe, offload, device):
+    "Put the weights on the device, or let them wait in main memory."
+    import torch
+
+    if device == "cpu" or not offload:
+        pipe.to(device)
+    elif offload == "model":
+        pipe.enable_model_cpu_offload(device=device)
+    else:
+        pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=True)
 
 # %% ../../nbs/54_qwen.ipynb #3313730d
 def _loading(backend):
@@ -365,18 +373,6 @@ def _gguf(backend, dtype):
         subfolder="transformer",
         dtype=dtype,
     )
-
-# %% ../../nbs/54_qwen.ipynb #632ad67f
-def _place(pipe, offload, device):
-    "Put the weights on the device, or let them wait in main memory."
-    import torch
-
-    if device == "cpu" or not offload:
-        pipe.to(device)
-    elif offload == "model":
-        pipe.enable_model_cpu_offload(device=device)
-    else:
-        pipe.enable_group_offload(torch.device(device), offload_type="leaf_level", use_stream=True)
 
 # %% ../../nbs/54_qwen.ipynb #9ae2f5d8
 def _add_lora(pipe, lora):
@@ -428,7 +424,7 @@ def _tiny_tokenizer(pipeline):
     tokenizer.add_tokens([AddedToken(token, special=True) for token in _TOKENS])
     return tokenizer
 
-# %% ../../nbs/54_qwen.ipynb #f2c04de5
+# %% ../../nbs/54_qwen.ipynb #487f7a0a
 def _tiny_text_encoder(tokenizer):
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
@@ -446,7 +442,7 @@ def _tiny_text_encoder(tokenizer):
     )
     return Qwen2_5_VLForConditionalGeneration(config).eval()
 
-# %% ../../nbs/54_qwen.ipynb #a7ae6152
+
 def _tiny_painter():
     "A transformer and an autoencoder with four latent channels."
     from diffusers import AutoencoderKLQwenImage, QwenImageTransformer2DModel

@@ -117,6 +117,8 @@ def _check_estimators(config):
 
 
 def _check_gate(config):
+    if config.recogniser and not Path(config.recogniser).is_file():
+        raise ValueError(f"expected an ArcFace model (ONNX) for the recogniser; found no file at {config.recogniser}")
     if gate_of(config).identity is not None and not config.recogniser:
         raise ValueError("expected a recogniser for the gate's threshold identity; found none: add --recogniser FILE")
 

@@ -24,9 +24,10 @@ from ..core.yaw import is_profile
 from ..data.manifest import FaceImages, prepare
 from ..embed.base import Embedder
 from ..embed.embedders import get_embedder
+from ..face.identity import ArcFace
 from ..face.pose import AnnotationPose, estimate_poses, get_pose_estimator
 from ..frontalize.conditions import ORACLE, RAW, Condition, View, fuse, get_frontalizer, show, takes, view_names
-from ..frontalize.gate import gate_scores
+from ..frontalize.gate import gate_scores, identity_scores
 from .config import Config
 
 # %% ../../nbs/81_study.ipynb #2b981d37
@@ -133,7 +134,7 @@ class Study:
         return self._made[make.__name__, *key]
 
     @cached_property
-    def _prepared(self):
+    def prepared(self) -> tuple:  # the manifest without poses, and its root
         root = find_root(self.config, self.out)
         with self.meter.stage("prepare"):
             manifest, root = prepare(self.config.dataset, root, self.out, seed=self.config.seed, **self._how)
@@ -141,15 +142,19 @@ class Study:
 
     @property
     def root(self) -> Path:
-        return self._prepared[1]
+        return self.prepared[1]
+
+    @property
+    def rejected(self) -> pd.DataFrame:  # image, reason
+        return pd.read_csv(self.out / self.config.dataset / "rejected.csv", keep_default_na=False)
 
     @cached_property
     def images(self) -> FaceImages:
-        return FaceImages(*self._prepared)
+        return FaceImages(*self.prepared)
 
     @cached_property
     def pose_estimator(self) -> tuple:  # its name, and itself
-        return get_pose_estimator(self.config.pose, self._prepared[0])
+        return get_pose_estimator(self.config.pose, self.prepared[0])
 
     @property
     def finder(self):
@@ -161,7 +166,7 @@ class Study:
     def _found(self):
         estimator, images = self.pose_estimator[1], self.images
         with self.meter.stage("pose"):
-            return estimate_poses(estimator, images, self._prepared[0], self.out)
+            return estimate_poses(estimator, images, self.prepared[0], self.out)
 
     @property
     def poses(self) -> np.ndarray:
@@ -173,7 +178,7 @@ class Study:
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
-        return add_pose(self._prepared[0], self.poses)
+        return add_pose(self.prepared[0], self.poses)
 
     def frontalizer(self, view: str):
         "What makes a view; see `qcfer.frontalize.conditions.get_frontalizer`."
@@ -268,8 +273,14 @@ class Study:
 
     def _score(self, view):
         parts = self.manifest, self.view(view).table, self.embedded(RAW), self.embedded(view), self.looked_at(view)[0]
+        people = self.recogniser, self.images, self.pictures(view), self.landmarks, self.looked_at(view)[1]
         with self.meter.stage("gate"):
-            return gate_scores(*parts)
+            return gate_scores(*parts, identity_scores(*people) if self.recogniser else None)
+
+    @cached_property
+    def recogniser(self) -> ArcFace | None:
+        "Who tells the gate whether it is still the same person; None where no file was named."
+        return ArcFace(self.config.recogniser) if self.config.recogniser else None
 
     def journal(self, view: str) -> Path:  # a file of JSON lines, which need not be there
         "Where a person's verdicts on the pictures of a frontalizer are kept."
@@ -288,7 +299,7 @@ class Study:
             "reviews": reviews,
             "extractors": {spec: self.embedder(spec).id for spec in extractors},
             "prompts": _prompts_id(config),
-        }
+        } | ({"recogniser": self.recogniser.id} if self.recogniser else {})
 
     def part(self, chosen: np.ndarray) -> "Part":  # (N,) bool
         "Some of its faces."

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['gate_curves', 'score_histogram']
 
-# %% ../../../nbs/90c_figures_gate.ipynb #7dc5d1ef
+# %% ../../../nbs/90c_figures_gate.ipynb #e05cad12
 import numpy as np
 
-from .style import INK, PROFILE_COLOUR, YAW_COLOURS, empty_figure, figure_maker, new_figure
 from ...core.yaw import YAW_BINS, yaw_bin
 from ...frontalize.gate import SCORES
 from ...frontalize.thresholds import best_threshold
+from .style import INK, PROFILE_COLOUR, YAW_COLOURS, empty_figure, figure_maker, new_figure
 
 # %% ../../../nbs/90c_figures_gate.ipynb #3abbcf54
 _LOOKS = dict(zip(SCORES, ("#26324A", "#B0417A", "#2F7F86", "#6B6B1F")))

@@ -3,33 +3,20 @@
 import json
 import time
 import tracemalloc
-from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given
 from scipy.stats import binom, binomtest
 from sklearn import metrics as sk
+from simulated_worlds import faces, world
 
-from qcfer.evaluate import scores as ev
 from qcfer.core.labels import CLASSES
+from qcfer.evaluate import scores as ev
+from qcfer.evaluate.bootstrap import confusion
 
 SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1")
-classes = st.integers(0, 6)
-faces = st.lists(st.tuples(classes, classes, st.integers(0, 5)), min_size=1, max_size=60).map(lambda rows: np.array(rows).T)
-
-
-def world(seed, subjects, per_subject=1, spread=0.0):
-    """Simulated labels, predictions and subjects; the expected accuracy is 0.6 whatever `spread`, a subject's own luck."""
-    rng = np.random.default_rng(seed)
-    group = np.repeat(np.arange(subjects), per_subject)
-    true = rng.integers(0, 7, len(group))
-    right = rng.random(len(group)) < 0.6 + rng.choice([-spread, spread], subjects)[group]
-    return true, np.where(right, true, (true + rng.integers(1, 7, len(group))) % 7), group
-
-
 def values(metrics):
     return {name: metrics[name]["value"] for name in SUMMARY}
 
@@ -55,7 +42,7 @@ def test_point_values_are_those_of_scikit_learn(rows):
         expected = {"precision": precision[c], "recall": recall[c], "f1": f1[c]}
         assert {key: found[key]["value"] for key in expected} == pytest.approx(expected)
         assert {found[key]["n"] for key in expected} == {found["n"]} == {support[c]}
-    np.testing.assert_array_equal(ev.confusion(true, predicted), sk.confusion_matrix(true, predicted, labels=range(7)))
+    np.testing.assert_array_equal(confusion(true, predicted), sk.confusion_matrix(true, predicted, labels=range(7)))
 
 
 def test_balanced_accuracy_is_that_of_scikit_learn_when_every_class_occurs():
@@ -272,109 +259,7 @@ def test_groups_reach_the_interval():
     assert scores["test"] == ev.score(true, predicted, group) == scores["yaw_bins"]["frontal"]
 
 
-# ---- comparisons
-
-
-@given(faces.flatmap(lambda rows: st.lists(classes, min_size=rows.shape[1], max_size=rows.shape[1]).map(lambda b: (*rows, b))))
-def test_mcnemar_is_the_exact_binomial_test(rows):
-    true, a, group, b = (np.array(row) for row in rows)
-    only_a, only_b = int(((a == true) & (b != true)).sum()), int(((b == true) & (a != true)).sum())
-    expected = binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
-    found = ev.compare(true, a, b, group, n_boot=2)
-    assert found["p_mcnemar"] == pytest.approx(expected)
-    assert found["value"] == pytest.approx((b == true).mean() - (a == true).mean())
-    assert ev.compare(true, a, b, n_boot=2)["p_permutation"] == pytest.approx(expected)
-    mirrored = ev.compare(true, b, a, group, n_boot=2)
-    assert mirrored["p_permutation"] == pytest.approx(found["p_permutation"]) and mirrored["value"] == -found["value"]
-    json.dumps(found, allow_nan=False)
-
-
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=9))
-@settings(max_examples=60)
-def test_the_permutation_test_equals_enumeration(wins):
-    """Each group's faces: `x` that only A gets right, `y` that only B gets right, and one that both do."""
-    true, a, b, group = (
-        np.concatenate(column)
-        for column in zip(*(([0] * (x + y + 1), [0] * x + [1] * y + [0], [1] * x + [0] * y + [0], [g] * (x + y + 1))
-                            for g, (x, y) in enumerate(wins)))
-    )  # fmt: skip
-    differences = np.array([y - x for x, y in wins])
-    sums = [abs((differences * signs).sum()) for signs in product([1, -1], repeat=len(wins))]
-    expected = np.mean(np.array(sums) >= abs(differences.sum()))
-    assert ev.compare(true, a, b, group, n_boot=2)["p_permutation"] == pytest.approx(expected)
-
-
-def test_the_permutation_test_agrees_with_random_flips_of_many_groups():
-    rng = np.random.default_rng(0)
-    true, a, group = world(9, 400, 5, spread=0.2)
-    b = np.where(rng.random(len(true)) < 0.08, np.where(rng.random(len(true)) < 0.6, true, (true + 1) % 7), a)
-    differences = np.bincount(group, (b == true) * 1.0 - (a == true))
-    flips = rng.choice([1, -1], (20_000, 400)) @ differences
-    expected = np.mean(np.abs(flips) >= abs(differences.sum()) - 1e-9)
-    assert 0.001 < expected < 0.5
-    assert ev.compare(true, a, b, group)["p_permutation"] == pytest.approx(expected, abs=4 * (expected / 20_000) ** 0.5)
-
-
-def test_the_interval_of_a_difference_is_paired():
-    rng = np.random.default_rng(0)
-    true, a, _ = world(10, 2000)
-    b = np.where((a != true) & (rng.random(2000) < 0.1), true, a)
-    found = ev.compare(true, a, b)
-    per_face = (b == true) * 1.0 - (a == true)
-    assert found["n"] == 2000 and found["value"] == pytest.approx(per_face.mean())
-    assert (found["high"] - found["low"]) / 2 == pytest.approx(1.96 * per_face.std() / 2000**0.5, rel=0.1)
-
-
-def null_rivals(seed, subjects, per_subject):
-    """Two equally good classifiers; where subjects have several faces, whole subjects go to one or the other."""
-    rng = np.random.default_rng(seed)
-    true, base, group = world(seed, subjects, per_subject)
-    luck = rng.choice([0, 1, 2], subjects)[group]
-    wrong = (true + 1) % 7
-    return true, *(np.where(luck == side, true, np.where(luck == 3 - side, wrong, base)) for side in (1, 2)), group
-
-
-@pytest.mark.parametrize(("subjects", "per_subject"), [(300, 1), (60, 5)])
-def test_false_alarms_are_five_percent(subjects, per_subject):
-    trials = 1000
-    p_values = [ev.compare(*null_rivals(seed, subjects, per_subject), n_boot=1)["p_permutation"] for seed in range(trials)]
-    alarms = int((np.array(p_values) < 0.05).sum())
-    assert binomtest(alarms, trials, 0.05).pvalue > 0.001 or 30 <= alarms <= 50  # discreteness may cost a little
-
-
-def test_mcnemar_cries_wolf_on_subjects():
-    p_values = [ev.compare(*null_rivals(seed, 60, 5), n_boot=1)["p_mcnemar"] for seed in range(200)]
-    assert np.mean(np.array(p_values) < 0.05) > 0.2
-
-
-def test_a_real_difference_is_found_and_lies_in_its_interval():
-    found = 0
-    for seed in range(100):
-        true, a, group = world(seed, 100, 5, spread=0.2)
-        b = np.where((a != true) & (np.random.default_rng(seed).random(500) < 0.1), true, a)
-        result = ev.compare(true, a, b, group, n_boot=200)
-        found += result["p_permutation"] < 0.05 and result["low"] > 0
-    assert found > 90
-
-
-def test_a_hundred_thousand_faces_are_compared_exactly():
-    true, a, group = world(11, 20_000, 5)
-    b = np.where(np.random.default_rng(0).random(100_000) < 0.3, world(12, 20_000, 5)[1], a)
-    result = ev.compare(true, a, b, group)
-    assert 0 <= result["p_permutation"] < 1e-100 and result["high"] < 0
-
-
-@given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
-    adjusted = ev.holm(p_values)
-    for level in (0.001, 0.05, 0.3):
-        rejected, order = set(), np.argsort(p_values, kind="stable")
-        for step, index in enumerate(order):
-            if p_values[index] * (len(p_values) - step) > level:
-                break
-            rejected.add(int(index))
-        assert set(np.flatnonzero(adjusted <= level)) == rejected
-    assert np.all(adjusted >= np.array(p_values)) and np.all(adjusted <= 1)
+# ---- ladders
 
 
 def test_a_ladder_compares_every_rung_with_the_full_method():
@@ -389,39 +274,6 @@ def test_a_ladder_compares_every_rung_with_the_full_method():
     assert (steps[1]["versus_full"]["value"], steps[1]["versus_full"]["p_holm"]) == (0, 1)
     assert steps[2]["versus_full"] is None and steps[2]["metrics"]["test"]["accuracy"]["n"] == 200
     json.dumps(steps, allow_nan=False)
-
-
-# ---- samples and projections
-
-
-@given(st.lists(classes, min_size=1, max_size=200), st.integers(0, 250), st.integers(0, 3))
-def test_a_stratified_sample_is_fair(labels, n, seed):
-    labels = np.array(labels)
-    chosen = ev.stratified_sample(labels, n, seed)
-    assert len(chosen) == len(set(chosen)) == min(n, len(labels)) and list(chosen) == sorted(chosen)
-    drawn, size = np.bincount(labels[chosen], minlength=7), np.bincount(labels, minlength=7)
-    present = size > 0
-    assert n < present.sum() or (drawn[present] > 0).all()
-    wanted = size * min(1, n / len(labels))
-    assert (drawn <= np.ceil(wanted)).all() and (drawn >= np.floor(wanted * (1 - 7 / max(n, 7)))).all()
-    np.testing.assert_array_equal(chosen, ev.stratified_sample(labels, n, seed))
-
-
-def test_other_seeds_draw_other_samples():
-    labels = np.repeat([0, 1], 100)
-    assert not np.array_equal(ev.stratified_sample(labels, 20, 0), ev.stratified_sample(labels, 20, 1))
-
-
-@pytest.mark.parametrize("method", ["tsne", "umap"])
-def test_projections_keep_neighbours_and_repeat_exactly(method):
-    rng = np.random.default_rng(0)
-    label = np.repeat(np.arange(5), 30)
-    features = rng.normal(size=(5, 80))[label] * 3 + rng.normal(size=(150, 80))
-    points = ev.project(features, method, seed=3)
-    assert points.shape == (150, 2) and points.dtype == np.float32 and np.isfinite(points).all()
-    np.testing.assert_array_equal(points, ev.project(features, method, seed=3))
-    assert sk.silhouette_score(points, label) > 0.5
-    assert ev.project(features[:10, :2], method).shape == (10, 2)
 
 
 # ---- bad input
@@ -447,9 +299,7 @@ def test_bad_labels_are_refused_in_one_line(true, predicted, groups, message):
     assert "\n" not in str(caught.value)
 
 
-def test_bad_comparisons_and_tables_are_refused():
-    with pytest.raises(ValueError, match="'b_pred': 1"):
-        ev.compare([0, 1], [0, 1], [0])
+def test_bad_tables_are_refused():
     with pytest.raises(ValueError, match="found no group, split"):
         ev.evaluate(pd.DataFrame({"label": [0], "predicted": [0]}))
     with pytest.raises(ValueError, match=r"found splits \['train'\]"):
@@ -457,20 +307,6 @@ def test_bad_comparisons_and_tables_are_refused():
     a, b = table(label=[0, 1], image=["x", "y"]), table(label=[0, 1], image=["y", "x"])
     with pytest.raises(ValueError, match="same test faces in the same order in 'a' and 'b'"):
         ev.ladder({"a": a, "b": b})
-
-
-@pytest.mark.parametrize(
-    ("features", "method", "message"),
-    [
-        (np.eye(20), "pca", "out of tsne, umap; found 'pca'"),
-        (np.eye(9), "tsne", r"10 or more faces, a row each; found shape \(9, 9\)"),
-        (np.full((12, 2), np.inf), "umap", "found 24 NaN or infinite among 24"),
-        (np.ones((12, 2)), "umap", "found 12 equal rows"),
-    ],
-)
-def test_features_that_cannot_be_projected_are_refused(features, method, message):
-    with pytest.raises(ValueError, match=message):
-        ev.project(features, method)
 
 
 # ---- PoseBench's score

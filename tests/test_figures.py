@@ -14,12 +14,12 @@ from figure_texts import check_texts, words
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
-from qcfer.pages.figures import style as plots
-from qcfer.pages.figures import yaw as posebench_plots
-from qcfer.evaluate.bootstrap import confusion
-from qcfer.evaluate.scores import evaluate
 from qcfer.core.labels import CLASSES, COLOURS
 from qcfer.core.yaw import YAW_BINS
+from qcfer.evaluate.bootstrap import confusion
+from qcfer.evaluate.scores import evaluate
+from qcfer.pages.figures import classes, evaluation, style, yaw
+from qcfer.pages.words import condition_name
 
 
 def predictions(n=600, seed=0, classes=range(7), hit=0.6):
@@ -70,23 +70,23 @@ POSE_ERROR = {
 PICTURES = [Image.new("RGB", (40 + 10 * i, 48), (30 * i, 90, 200)) for i in range(6)]
 
 FIGURES = {
-    "confusion_matrix": lambda: plots.confusion_matrix(MATRIX, METRICS["test"]["accuracy"]),
-    "confusion_matrix_large": lambda: plots.confusion_matrix(MATRIX * 1000, METRICS["test"]["accuracy"] | {"n": 600_000}),
-    "confusion_matrix_of_two": lambda: plots.confusion_matrix(np.diag([0, 0, 3, 4, 0, 0, 0]), METRICS["test"]["accuracy"]),
-    "per_class": lambda: plots.per_class(METRICS["test"]),
-    "yaw_histogram": lambda: plots.yaw_histogram(TABLE.yaw),
-    "yaw_accuracy": lambda: plots.yaw_accuracy(METRICS),
-    "candidates": lambda: plots.candidates(CANDIDATES),
-    "variance_curve": lambda: plots.variance_curve(VARIANCE, 40),
-    "variance_curve_to_its_end": lambda: plots.variance_curve(VARIANCE, 64),
-    "class_counts": lambda: plots.class_counts(COUNTS),
-    "projections": lambda: plots.projections(POINTS),
-    "faces": lambda: plots.faces(PICTURES, [f"{name}, taken for {name}" for name in CLASSES[:6]]),
-    "yaw_conditions": lambda: posebench_plots.yaw_conditions(SCORE),
-    "yaw_conditions_of_two": lambda: posebench_plots.yaw_conditions({name: SCORE[name] for name in ("raw", "oracle")}),
-    "headroom": lambda: posebench_plots.headroom({"headroom": HEADROOM}),
-    "pose_errors": lambda: posebench_plots.pose_errors(POSE_ERROR),
-    "nothing": lambda: plots.yaw_accuracy({"test": METRICS["test"]}),
+    "confusion_matrix": lambda: classes.confusion_matrix(MATRIX, METRICS["test"]["accuracy"]),
+    "confusion_matrix_large": lambda: classes.confusion_matrix(MATRIX * 1000, METRICS["test"]["accuracy"] | {"n": 600_000}),
+    "confusion_matrix_of_two": lambda: classes.confusion_matrix(np.diag([0, 0, 3, 4, 0, 0, 0]), METRICS["test"]["accuracy"]),
+    "per_class": lambda: classes.per_class(METRICS["test"]),
+    "yaw_histogram": lambda: yaw.yaw_histogram(TABLE.yaw),
+    "yaw_accuracy": lambda: yaw.yaw_accuracy(METRICS),
+    "candidates": lambda: classes.candidates(CANDIDATES),
+    "variance_curve": lambda: evaluation.variance_curve(VARIANCE, 40),
+    "variance_curve_to_its_end": lambda: evaluation.variance_curve(VARIANCE, 64),
+    "class_counts": lambda: classes.class_counts(COUNTS),
+    "projections": lambda: classes.projections(POINTS),
+    "faces": lambda: classes.faces(PICTURES, [f"{name}, taken for {name}" for name in CLASSES[:6]]),
+    "yaw_conditions": lambda: yaw.yaw_conditions(SCORE),
+    "yaw_conditions_of_two": lambda: yaw.yaw_conditions({name: SCORE[name] for name in ("raw", "oracle")}),
+    "headroom": lambda: yaw.headroom({"headroom": HEADROOM}),
+    "pose_errors": lambda: yaw.pose_errors(POSE_ERROR),
+    "nothing": lambda: yaw.yaw_accuracy({"test": METRICS["test"]}),
 }
 each_figure = pytest.mark.parametrize("name", FIGURES)
 
@@ -108,39 +108,40 @@ def test_text_is_large_inside_the_figure_and_overlaps_nothing(name, monkeypatch)
 @each_figure
 def test_the_same_numbers_give_the_same_bytes(name, tmp_path):
     figure = FIGURES[name]()
-    first = [path.read_bytes() for path in plots.save(figure, tmp_path, "first")]
-    assert [path.read_bytes() for path in plots.save(figure, tmp_path, "again")] == first
-    assert [path.read_bytes() for path in plots.save(FIGURES[name](), tmp_path, "fresh")] == first
-    assert plots.svg(FIGURES[name]()).encode() == first[0]
+    first = [path.read_bytes() for path in style.save(figure, tmp_path, "first")]
+    assert [path.read_bytes() for path in style.save(figure, tmp_path, "again")] == first
+    assert [path.read_bytes() for path in style.save(FIGURES[name](), tmp_path, "fresh")] == first
+    assert style.svg(FIGURES[name]()).encode() == first[0]
     assert b"<svg" in first[0] and b"<text" in first[0] and not re.search(rb"<dc:date>|Matplotlib v", first[0])
     assert first[1].startswith(b"\x89PNG")
 
 
 def test_another_process_writes_the_same_bytes():
-    code = "from qcfer import plots; import sys; sys.stdout.write(plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2)))"
+    imports = "import sys; from qcfer.pages.figures import evaluation, style"
+    code = f"{imports}; sys.stdout.write(style.svg(evaluation.variance_curve([0.5, 0.8, 1.0], 2)))"
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     other = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
-    assert other.stdout.decode() == plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2))
+    assert other.stdout.decode() == style.svg(evaluation.variance_curve([0.5, 0.8, 1.0], 2))
 
 
 def test_figures_neither_use_nor_leave_global_state():
     names = ("confusion_matrix_of_two", "per_class", "yaw_accuracy", "variance_curve", "projections")
     some = {name: FIGURES[name] for name in names}
-    expected = {name: plots.svg(make()) for name, make in some.items()}
+    expected = {name: style.svg(make()) for name, make in some.items()}
     with plt.rc_context({"font.size": 30, "axes.facecolor": "black", "text.color": "red", "svg.fonttype": "path"}):
         before = copy.deepcopy(dict(plt.rcParams))
-        assert {name: plots.svg(make()) for name, make in some.items()} == expected
+        assert {name: style.svg(make()) for name, make in some.items()} == expected
         assert dict(plt.rcParams) == before
     assert plt.get_fignums() == []
 
 
 def test_a_failed_save_leaves_the_last_good_figure(tmp_path):
-    path, _ = plots.save(FIGURES["candidates"](), tmp_path, "figure")
+    path, _ = style.save(FIGURES["candidates"](), tmp_path, "figure")
     good = path.read_bytes()
     bad = FIGURES["candidates"]()
     bad.axes[0].set_title(r"$\nosuchsymbol$")
     with pytest.raises(ValueError, match="nosuchsymbol"):
-        plots.save(bad, tmp_path, "figure")
+        style.save(bad, tmp_path, "figure")
     assert path.read_bytes() == good and sorted(p.name for p in tmp_path.iterdir()) == ["figure.png", "figure.svg"]
 
 
@@ -151,18 +152,19 @@ def test_matplotlib_is_not_imported_before_it_is_needed():
 
 def test_notebooks_show_the_svg_that_is_saved():
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
-    call = "plots.variance_curve([0.5, 0.8, 1.0], 2)"
-    cells = ["from qcfer import plots\nplots.use_svg()", call, "import matplotlib.pyplot as plt\nplt.figure()\nplt.close()", call]
+    call = "evaluation.variance_curve([0.5, 0.8, 1.0], 2)"
+    use = "from qcfer.pages.figures import evaluation, style\nstyle.use_svg()"
+    cells = [use, call, "import matplotlib.pyplot as plt\nplt.figure()\nplt.close()", call]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
-    expected = plots.svg(plots.variance_curve([0.5, 0.8, 1.0], 2))
+    expected = style.svg(evaluation.variance_curve([0.5, 0.8, 1.0], 2))
     for cell in (notebook.cells[1], notebook.cells[3]):
         (output,) = cell.outputs
         assert output.data["image/svg+xml"] == expected and "image/png" not in output.data
 
 
 def test_use_svg_does_nothing_outside_a_notebook():
-    assert plots.use_svg() is None
+    assert style.use_svg() is None
 
 
 # ---- each figure
@@ -177,13 +179,13 @@ def test_use_svg_does_nothing_outside_a_notebook():
     ],
 )
 def test_percent(metric, expected):
-    assert plots.percent(metric) == expected
+    assert style.percent(metric) == expected
 
 
 def test_confusion_matrix_holds_shares_counts_and_the_accuracy():
     counts = np.zeros((7, 7), int)
     counts[0, 0], counts[0, 3], counts[3, 3], counts[3, 5] = 30, 10, 1500, 500
-    figure = plots.confusion_matrix(counts, {"value": 0.75, "low": 0.7, "high": 0.8, "n": 2040})
+    figure = classes.confusion_matrix(counts, {"value": 0.75, "low": 0.7, "high": 0.8, "n": 2040})
     found = words(figure)
     assert {"75 %", "25 %", "1,500", "500", "anger (40)", "happiness (2,000)", "sadness (0)"} <= set(found)
     assert "Accuracy 75.0 % [70.0, 80.0], n = 2,040" in found
@@ -209,7 +211,7 @@ def test_confusion_text_can_be_read_on_its_colour():
 
 
 def test_per_class_draws_the_intervals_in_the_class_colours():
-    figure = plots.per_class(METRICS["test"])
+    figure = classes.per_class(METRICS["test"])
     for axis, key in zip(figure.axes, ("precision", "recall", "f1")):
         scores = [METRICS["test"]["per_class"][name][key] for name in CLASSES]
         expected = [(100 * s["low"], 100 * s["high"], row, COLOURS[CLASSES[row]]) for row, s in enumerate(scores)]
@@ -220,25 +222,25 @@ def test_per_class_draws_the_intervals_in_the_class_colours():
 
 def test_per_class_leaves_out_a_class_that_does_not_occur():
     two = evaluate(predictions(classes=(1, 4)), n_boot=20)["test"]
-    figure = plots.per_class(two)
+    figure = classes.per_class(two)
     assert [label.get_text().split(" ")[0] for label in figure.axes[0].get_yticklabels()] == ["disgust", "neutral"]
     assert {line[3] for line in intervals(figure.axes[0])} == {COLOURS["disgust"], COLOURS["neutral"]}
 
 
 def test_yaw_histogram_counts_every_known_face_once_in_its_bins_colour():
-    yaw = [-95, -50, -31, -30, 0, 15, 15.5, 29.9, 31, 44, 46, 90, np.nan, np.nan]
-    figure = plots.yaw_histogram(yaw)
+    degrees = [-95, -50, -31, -30, 0, 15, 15.5, 29.9, 31, 44, 46, 90, np.nan, np.nan]
+    figure = yaw.yaw_histogram(degrees)
     heights = {}
     for patch in figure.axes[0].patches:
         colour = to_hex(patch.get_facecolor()).upper()
         heights[colour] = heights.get(colour, 0) + patch.get_height()
-    assert heights == dict(zip(map(str.upper, plots.YAW_COLOURS.values()), (2, 3, 3, 4)))
+    assert heights == dict(zip(map(str.upper, style.YAW_COLOURS.values()), (2, 3, 3, 4)))
     assert figure.axes[0].get_title(loc="left") == "58.3 % beyond 30°, 33.3 % beyond 45°, n = 12, 2 of unknown pose"
-    assert not set(plots.YAW_COLOURS.values()) & set(COLOURS.values())
+    assert not set(style.YAW_COLOURS.values()) & set(COLOURS.values())
 
 
 def test_yaw_accuracy_draws_bins_profile_and_the_whole():
-    figure = plots.yaw_accuracy(METRICS)
+    figure = yaw.yaw_accuracy(METRICS)
     axis = figure.axes[0]
     parts = [*METRICS["yaw_bins"].values(), METRICS["profile"]]
     assert [bar.get_height() for bar in axis.patches] == [100 * part["accuracy"]["value"] for part in parts]
@@ -252,32 +254,32 @@ def test_yaw_accuracy_draws_bins_profile_and_the_whole():
 
 def test_yaw_accuracy_of_frontal_faces_alone():
     frontal = evaluate(TABLE.assign(yaw=0.0), n_boot=10)
-    labels = [label.get_text() for label in plots.yaw_accuracy(frontal).axes[0].get_xticklabels()]
+    labels = [label.get_text() for label in yaw.yaw_accuracy(frontal).axes[0].get_xticklabels()]
     assert labels == ["frontal\n≤ 15°\nn = 600"]
 
 
 def test_what_a_run_lacks_is_said_in_its_figure():
     without = evaluate(TABLE.drop(columns="yaw"), n_boot=10)
-    assert words(plots.yaw_accuracy(without)) == ["The head pose of the test faces is not known."]
-    for yaw in ([np.nan], []):
-        assert words(plots.yaw_histogram(yaw)) == ["The head pose of these faces is not known."]
-    assert words(plots.projections(POINTS[:0])) == ["No projection was made."]
-    assert words(plots.faces([], [])) == ["No faces to show."]
+    assert words(yaw.yaw_accuracy(without)) == ["The head pose of the test faces is not known."]
+    for degrees in ([np.nan], []):
+        assert words(yaw.yaw_histogram(degrees)) == ["The head pose of these faces is not known."]
+    assert words(classes.projections(POINTS[:0])) == ["No projection was made."]
+    assert words(classes.faces([], [])) == ["No faces to show."]
 
 
 def test_candidates_stand_best_first_and_the_chosen_are_filled():
-    figure = plots.candidates(CANDIDATES)
+    figure = classes.candidates(CANDIDATES)
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["SVM C=5", "LR C=1", "RF"]
     assert [line.get_xdata()[0] for line in axis.lines] == pytest.approx([54.1, 47.1, 41.2])
     assert [line.get_markerfacecolor() != "white" for line in axis.lines] == [True, True, False]
     assert {"54.1", "weight 0.60", "weight 0.40", "Filled: the voters"} <= set(words(figure))
     assert "weight 0.00" not in words(figure)
-    assert len(plots.candidates(CANDIDATES[:1]).axes[0].lines) == 1
+    assert len(classes.candidates(CANDIDATES[:1]).axes[0].lines) == 1
 
 
 def test_the_variance_curve_marks_k():
-    figure = plots.variance_curve(VARIANCE, 40)
+    figure = evaluation.variance_curve(VARIANCE, 40)
     curve, _, point = figure.axes[0].lines
     np.testing.assert_allclose(curve.get_ydata(), 100 * VARIANCE)
     assert (list(point.get_xdata()), list(point.get_ydata())) == ([40], [pytest.approx(100 * VARIANCE[39])])
@@ -285,16 +287,16 @@ def test_the_variance_curve_marks_k():
 
 
 def test_class_counts_are_the_lengths_of_the_bars():
-    figure = plots.class_counts(COUNTS)
+    figure = classes.class_counts(COUNTS)
     for axis, (split, counts) in zip(figure.axes, COUNTS.items()):
         assert [bar.get_width() for bar in axis.patches] == [counts.get(name, 0) for name in CLASSES]
         assert [to_hex(bar.get_facecolor()).upper() for bar in axis.patches] == list(COLOURS.values())
         assert axis.get_title(loc="left") == f"{split}\nn = {sum(counts.values()):,}"
-    assert len(plots.class_counts({"test": {}}).axes) == 1
+    assert len(classes.class_counts({"test": {}}).axes) == 1
 
 
 def test_projections_show_every_point_in_its_class_colour_as_pixels():
-    figure = plots.projections(POINTS)
+    figure = classes.projections(POINTS)
     titles = [axis.get_title(loc="left") for axis in figure.axes]
     assert titles == [f"{m}, {s} (n = 500)" for m in ("t-SNE", "UMAP") for s in ("raw features", "after AFP")]
     for axis, (_, part) in zip(figure.axes, POINTS.groupby(["method", "space"], sort=False)):
@@ -308,33 +310,33 @@ def test_projections_show_every_point_in_its_class_colour_as_pixels():
 
 def test_an_svg_of_many_points_stays_small():
     many = pd.concat([POINTS.assign(x=POINTS.x + shift) for shift in range(8)])
-    drawn = plots.svg(plots.projections(many))
+    drawn = style.svg(classes.projections(many))
     assert drawn.count("<image") == 4 and len(drawn) < 1_000_000
 
 
 def test_projections_of_one_space_and_two_classes():
     part = POINTS[(POINTS.space == "raw") & (POINTS.method == "umap") & POINTS.label.isin([2, 6])]
-    figure = plots.projections(part)
+    figure = classes.projections(part)
     assert len(figure.axes) == 1 and [text.get_text() for text in figure.legends[0].get_texts()] == ["fear", "surprise"]
 
 
 def test_faces_keep_their_pixels_and_titles():
     rng = np.random.default_rng(0)
     pictures = [Image.fromarray(rng.integers(0, 256, (48, 48), np.uint8)) for _ in range(5)]
-    figure = plots.faces([*pictures, Image.new("RGB", (2000, 1000))], list("abcdef"))
+    figure = classes.faces([*pictures, Image.new("RGB", (2000, 1000))], list("abcdef"))
     shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
     np.testing.assert_array_equal(shown[2][..., 0], np.array(pictures[2]))
     assert len(shown) == 6 and shown[5].shape == (112, 224, 3) and pictures[0].mode == "L"
     assert [axis.get_title() for axis in figure.axes[:6]] == list("abcdef")
     with pytest.raises(ValueError, match="found 5 images and 1 titles"):
-        plots.faces(pictures, ["a"])
+        classes.faces(pictures, ["a"])
 
 
 # ---- PoseBench's figures
 
 
 def test_each_condition_has_its_line_with_its_intervals():
-    axis = posebench_plots.yaw_conditions(SCORE).axes[0]
+    axis = yaw.yaw_conditions(SCORE).axes[0]
     lines = [line for line in axis.lines if line.get_marker() != "None"]
     labels = [
         "pictures as they are",
@@ -352,7 +354,7 @@ def test_each_condition_has_its_line_with_its_intervals():
 
 
 def test_conditions_can_be_told_apart_without_colour():
-    lines = [line for line in posebench_plots.yaw_conditions(SCORE).axes[0].lines if line.get_marker() != "None"]
+    lines = [line for line in yaw.yaw_conditions(SCORE).axes[0].lines if line.get_marker() != "None"]
     assert len({line.get_marker() for line in lines}) == len(lines)
     colours = {to_hex(line.get_color()).upper() for line in lines}
     assert len(colours) == len(lines) and not colours & set(COLOURS.values())
@@ -363,12 +365,12 @@ def test_conditions_can_be_told_apart_without_colour():
 
 def test_a_bin_that_no_face_is_in_is_left_out_of_the_conditions():
     score = {name: {bin: row[bin] for bin in ("frontal", "extreme")} for name, row in SCORE.items()}
-    axis = posebench_plots.yaw_conditions(score).axes[0]
+    axis = yaw.yaw_conditions(score).axes[0]
     assert [tick.get_text().split("\n")[0] for tick in axis.get_xticklabels()] == ["frontal", "extreme"]
 
 
 def test_headroom_draws_every_share_with_its_interval():
-    figure = posebench_plots.headroom({"headroom": HEADROOM})
+    figure = yaw.headroom({"headroom": HEADROOM})
     rows = [metric for parts in HEADROOM.values() for metric in parts.values()]
     drawn = intervals(figure.axes[0])
     np.testing.assert_allclose([row[:2] for row in drawn], [[100 * m["low"], 100 * m["high"]] for m in rows])
@@ -378,7 +380,7 @@ def test_headroom_draws_every_share_with_its_interval():
 
 
 def test_pose_errors_are_the_heights_of_the_bars():
-    figure = posebench_plots.pose_errors(POSE_ERROR)
+    figure = yaw.pose_errors(POSE_ERROR)
     heights = [bar.get_height() for bar in figure.axes[0].patches]
     assert heights == pytest.approx([row[angle] for angle in range(3) for row in DEGREES.values()])
     assert {"24.8", "yaw", "pitch", "roll", "mean absolute error (degrees)"} <= set(words(figure))
@@ -389,14 +391,14 @@ def test_pose_errors_are_the_heights_of_the_bars():
 @pytest.mark.parametrize(
     ("figure", "message"),
     [
-        (lambda: posebench_plots.headroom({}), "No frontalizer was run."),
+        (lambda: yaw.headroom({}), "No frontalizer was run."),
         (
-            lambda: posebench_plots.headroom({"headroom": {"geometric": {}}}),
+            lambda: yaw.headroom({"headroom": {"geometric": {}}}),
             "The true frontal views help no more than chance would.",
         ),
-        (lambda: posebench_plots.pose_errors({}), "The pose comes with the pictures: there is no error to show."),
-        (lambda: posebench_plots.yaw_conditions({}), "The conditions were not scored by yaw."),
-        (lambda: posebench_plots.yaw_conditions({"raw": {"test": about(0.5)}}), "The conditions were not scored by yaw."),
+        (lambda: yaw.pose_errors({}), "The pose comes with the pictures: there is no error to show."),
+        (lambda: yaw.yaw_conditions({}), "The conditions were not scored by yaw."),
+        (lambda: yaw.yaw_conditions({"raw": {"test": about(0.5)}}), "The conditions were not scored by yaw."),
     ],
 )
 def test_what_a_posebench_run_lacks_is_said_in_its_figure(figure, message):
@@ -405,5 +407,5 @@ def test_what_a_posebench_run_lacks_is_said_in_its_figure(figure, message):
 
 def test_every_condition_has_a_name_for_readers():
     keys = ["raw", "raw_with_duplicates", "oracle", "geometric"]
-    names = [posebench_plots.condition_name(key) for key in keys]
+    names = [condition_name(key) for key in keys]
     assert len(set(names)) == 4 and names[3] == "frontalized: geometric" and "_" not in "".join(names)

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def keys_of(numbers):
     return [sha256(str(number)) for number in numbers]
 
 
-IMPORTS = "import os, tempfile, time\nimport numpy as np\nfrom qcfer.files import sha256\nfrom qcfer.store import compute\n"
+IMPORTS = "import os, tempfile, time\nimport numpy as np\nfrom qcfer.core.files import sha256\nfrom qcfer.core.model_cache import compute\n"
 WORKER = IMPORTS + inspect.getsource(Squares) + inspect.getsource(keys_of)
 CALL = """
 numbers = list(range({n}))
@@ -275,6 +276,54 @@ def test_a_spoilt_batch_of_a_merged_file_costs_that_batch_only(tmp_path):
     assert fill(tmp_path, 100).seen == []
 
 
+def spoil(folder, number):
+    "Change one value of the row of `number` behind the store's back."
+    (path,) = [path for path in parts(folder) if expected([number]).tobytes() in path.read_bytes()]
+    path.write_bytes(path.read_bytes().replace(expected([number]).tobytes(), expected([number + 1]).tobytes()))
+
+
+def test_damage_where_nobody_asks_matters_to_nobody(tmp_path):
+    fill(tmp_path, 100)
+    spoil(tmp_path, 42)
+    asked, model = [3, 99, 50], Squares()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(compute(model, asked, keys_of(asked), tmp_path), expected(asked))
+    assert model.seen == []
+    with pytest.warns(UserWarning, match="checksum"):  # 41 stands in the same batch
+        np.testing.assert_array_equal(compute(model, [41, 3], keys_of([41, 3]), tmp_path), expected([41, 3]))
+    assert model.seen == [41]
+    assert fill(tmp_path, 100).seen == [number for number in range(40, 48) if number != 41]
+
+
+def test_damage_where_nobody_asked_does_not_outlive_a_merge(tmp_path):
+    fill(tmp_path, 100)
+    spoil(tmp_path, 42)
+    new = list(range(100, 200))
+    with pytest.warns(UserWarning, match="checksum"):
+        np.testing.assert_array_equal(compute(Squares(), new, keys_of(new), tmp_path, batch_size=8), expected(new))
+    assert len(parts(tmp_path)) == 1 and len(list(tmp_path.glob("*/*.damaged"))) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert fill(tmp_path, 200).seen == list(range(40, 48))
+
+
+@settings(max_examples=60, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255), asked=st.sets(st.integers(0, 11), min_size=1))
+def test_no_flipped_byte_reaches_those_who_ask_for_a_few(tmp_path_factory, place, mask, asked):
+    folder = tmp_path_factory.mktemp("store")
+    fill(folder, 12, batch_size=4)
+    for path in parts(folder):
+        data = bytearray(path.read_bytes())
+        data[int(place * len(data))] ^= mask
+        path.write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(compute(Squares(), sorted(asked), keys_of(sorted(asked)), folder), expected(sorted(asked)))
+        fill(folder, 12)
+        assert fill(folder, 12).seen == []
+
+
 @settings(max_examples=100, deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
 def test_no_flipped_byte_ever_reaches_a_result(tmp_path_factory, place, mask):
@@ -350,7 +399,8 @@ def test_a_store_that_may_only_be_read():
         fill(folder, 24)
         for path in [Path(folder), *Path(folder).rglob("*")]:
             path.chmod(0o555 if path.is_dir() else 0o444)
-        warm = "with tempfile.TemporaryDirectory() as warm: [compute(Squares(), [0], keys_of([0]), warm) for _ in 'ab']\n"
+        quiet = "import contextlib, io\nwith contextlib.redirect_stderr(io.StringIO()), "  # a busy machine is slow enough for a bar
+        warm = quiet + "tempfile.TemporaryDirectory() as warm: [compute(Squares(), [0], keys_of([0]), warm) for _ in 'ab']\n"
         nobody = warm + "os.getuid() or os.setuid(65534)\n"  # root may write anywhere, but nobody may not import from everywhere
         calls = [nobody + CALL.format(n=n, log=None, pause=0, folder=folder, batch=8) for n in (24, 25)]
         reading, writing = [worker(call, stderr=subprocess.PIPE, text=True) for call in calls]
@@ -374,7 +424,7 @@ def test_thirty_thousand_rows_load_fast_and_once(tmp_path):
     n, dim = 32_298, 1280
     code = f"""
 import resource
-from qcfer import store
+from qcfer.core import model_cache as store
 import pyarrow as pa
 keys = keys_of(range({n}))
 class Model:
@@ -406,6 +456,48 @@ print(best, extra / ({n} * {dim} * 4))
     seconds, copies = map(float, worker(code, stdout=subprocess.PIPE, text=True).communicate()[0].split())
     assert seconds < 2  # 0.25 s on two idle cores
     assert copies < 1.3
+
+
+def test_a_lookup_reads_the_batches_that_it_asks_for(tmp_path, monkeypatch):
+    n, dim, read = 2000, 512, []
+
+    class Large(Squares):
+        def forward(self, batch):
+            self.seen += [int(value) for value in batch]
+            return np.repeat(batch[:, None], self.dim, 1)
+
+    def model():
+        large = Large("large")
+        large.dim = dim
+        return large
+
+    compute(model(), list(range(n)), keys_of(range(n)), tmp_path, batch_size=16)
+    (path,) = parts(tmp_path)
+    monkeypatch.setattr(store, "_read_batch", lambda reader, index, real=store._read_batch: read.append(index) or real(reader, index))
+    asked, again = list(range(5, n, 160)), model()
+    before = read_so_far()
+    np.testing.assert_array_equal(compute(again, asked, keys_of(asked), tmp_path)[:, -1], asked)
+    assert read_so_far() - before < path.stat().st_size / 5
+    assert again.seen == [] and len(read) == len(asked) == 13
+
+
+def read_so_far():
+    "The bytes that this process has asked the system for."
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_the_files_of_before_the_lookup_are_read(tmp_path):
+    """A part file as it was always written: batches with a checksum each, no index of the keys."""
+    folder, schema = store._model_folder(tmp_path, Squares()), store._schema(4)
+    folder.mkdir(parents=True)
+    with pa.OSFile(str(folder / "part-0123456789abcdef.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        for start in (0, 8):
+            numbers = range(start, start + 8)
+            values = pa.FixedSizeListArray.from_arrays(pa.array(expected(numbers).ravel()), 4)
+            batch = pa.record_batch([pa.array(keys_of(numbers)), values], schema=schema)
+            text = zlib.crc32(expected(numbers).tobytes(), zlib.crc32("\n".join(keys_of(numbers)).encode()))
+            writer.write_batch(batch, custom_metadata={"crc32": str(text)})
+    assert fill(tmp_path, 16).seen == []
 
 
 def test_importing_the_store_loads_no_framework():

@@ -11,9 +11,21 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 from sklearn.metrics.pairwise import cosine_similarity
 
+from qcfer.core.labels import CLASSES
+from qcfer.core.pictures import PictureList
 from qcfer.face.identity import ARCFACE_POINTS, ArcFace, align
-from qcfer.frontalize.gate import SCORES, Thresholds, agreement, judge, reasons, residual_yaw, similarity
-from qcfer.frontalize.thresholds import best_threshold, calibrate, gated_accuracy
+from qcfer.frontalize.gate import (
+    SCORES,
+    Thresholds,
+    agreement,
+    gate_scores,
+    identity_scores,
+    judge,
+    reasons,
+    residual_yaw,
+    similarity,
+    with_agreement,
+)
 
 STRICTER = {"embedder": 1, "identity": 1, "agreement": 1, "residual_yaw": -1}
 OFF = dict.fromkeys(SCORES)
@@ -111,124 +123,45 @@ def test_a_missing_score_is_named():
         judge(table(3).drop(columns="identity"))
 
 
-# ---- calibration
+# ---- agreement, from predictions
 
 
-def predictions(n=400, groups=80, seed=0):
-    rng = np.random.default_rng(seed)
-    faces = pd.DataFrame({"image": [f"{i}.png" for i in range(n)], "split": rng.choice(["val", "test"], n), "label": rng.integers(0, 7, n)})
-    faces["group"] = rng.integers(0, groups, n)
-    new, old = (faces.assign(predicted=np.where(rng.random(n) < p, faces["label"], (faces["label"] + 1) % 7)) for p in (0.7, 0.5))
-    scores = pd.DataFrame({"image": faces["image"], "embedder": rng.random(n), "residual_yaw": 90 * rng.random(n)})
-    return scores, new, old.sample(frac=1, random_state=seed)
+PROBABILITIES = [f"p_{name}" for name in CLASSES]
 
 
-@pytest.mark.parametrize("score", ["embedder", "residual_yaw"])
-def test_the_curve_equals_a_count_by_hand(score):
-    scores, new, old = predictions()
-    curve = calibrate(scores, new, old, score, n_boot=50)
-    old, value = old.set_index("image"), scores.set_index("image")[score]
-    for row in curve[::7].itertuples():
-        right, reverted, faces = 0, 0, 0
-        for face in new[new["split"] == "val"].itertuples():
-            passes = value[face.image] >= row.threshold if score == "embedder" else value[face.image] <= row.threshold
-            right += (face.predicted if passes else old.loc[face.image, "predicted"]) == face.label
-            reverted, faces = reverted + (not passes), faces + 1
-        assert (row.n, row.accuracy, row.share_reverted) == (faces, pytest.approx(right / faces), pytest.approx(reverted / faces))
-    assert curve["share_reverted"].is_monotonic_increasing
-    assert (curve["low"] <= curve["accuracy"]).all() and (curve["accuracy"] <= curve["high"]).all()
+def probabilities(images, seed, split="val"):
+    rows = np.random.default_rng(seed).dirichlet(np.ones(7), len(images))
+    return pd.DataFrame(rows, columns=PROBABILITIES).assign(image=images, split=split, label=0, predicted=rows.argmax(1))
 
 
-def test_test_faces_cannot_move_the_curve():
-    scores, new, old = predictions()
-    curve = calibrate(scores, new, old, n_boot=50)
-    is_test = new["split"] == "test"
-    spoilt = new.assign(predicted=np.where(is_test, (new["label"] + 3) % 7, new["predicted"]))
-    other = scores.assign(embedder=np.where(is_test, 0.5, scores["embedder"]))
-    pd.testing.assert_frame_equal(curve, calibrate(other, spoilt, old, n_boot=50))
-    with pytest.raises(ValueError, match="split 'val'"):
-        calibrate(scores, new[is_test], old)
+def test_agreement_comes_from_predictions_by_name_and_from_no_label():
+    images = [f"{row}.png" for row in range(8)]
+    scores = pd.DataFrame({"image": [images[5], "train.png", images[1]], "embedder": [0.5, 0.6, 0.7], "label": [1, 2, 3]}, index=[7, 8, 9])
+    raw, frontal = probabilities(images, 0), probabilities(images[::-1], 1)
+    found = with_agreement(scores, raw, frontal)
+    expected = np.minimum(raw.iloc[[5, 1]][PROBABILITIES].to_numpy(), frontal.iloc[[2, 6]][PROBABILITIES].to_numpy()).sum(1)
+    np.testing.assert_allclose(found["agreement"].to_numpy()[[0, 2]], expected)
+    assert np.isnan(found["agreement"].iloc[1]) and list(found.index) == [7, 8, 9] and "agreement" not in scores
+    other = with_agreement(scores.assign(label=6), raw.assign(label=5), frontal.assign(label=4))
+    np.testing.assert_array_equal(other["agreement"], found["agreement"])
+    same = with_agreement(scores, raw, raw)["agreement"]
+    np.testing.assert_allclose(same.dropna(), 1)
 
 
-def test_the_ends_of_the_curve_are_all_and_nothing():
-    scores, new, old = predictions()
-    curve = calibrate(scores, new, old, grid=[1.1, -0.1], n_boot=50)
-    for end, predicted in ((0, new), (1, old)):
-        val = predicted[predicted["split"] == "val"]
-        assert curve["accuracy"].iloc[end] == pytest.approx((val["label"] == val["predicted"]).mean())
-    assert curve[["gain", "gain_low", "gain_high"]].iloc[0].tolist() == [0, 0, 0]
-    assert curve["threshold"].tolist() == [-0.1, 1.1] and curve["share_reverted"].tolist() == [0, 1]
+def test_several_faces_in_one_picture_cannot_be_told_apart_and_are_not_measured():
+    rows = probabilities(["a.png", "b.png", "a.png"], 0)
+    found = with_agreement(pd.DataFrame({"image": ["a.png", "b.png", "a.png"]}), rows, rows)["agreement"]
+    np.testing.assert_allclose(found, [np.nan, 1, np.nan])
 
 
-def test_an_unmeasured_score_reverts_at_every_threshold():
-    scores, new, old = predictions()
-    curve = calibrate(scores.assign(embedder=np.nan), new, old, n_boot=20)
-    assert (curve["share_reverted"] == 1).all()
-
-
-def test_intervals_draw_groups_as_a_whole():
-    "Faces in identical pairs carry half the information: with their groups the interval is wider, by the root of two."
-    rng = np.random.default_rng(1)
-    predicted = np.repeat(rng.integers(0, 2, 1000), 2)
-    faces = pd.DataFrame({"image": [f"{i}" for i in range(2000)], "split": "val", "label": 0, "predicted": predicted})
-    scores = faces[["image"]].assign(embedder=1.0)
-    widths = {}
-    for name, group in (("alone", np.arange(2000)), ("pairs", np.arange(2000) // 2)):
-        row = calibrate(scores, faces.assign(group=group), faces.assign(group=group), grid=[0.5]).iloc[0]
-        widths[name] = row["high"] - row["low"]
-        assert row["gain"] == row["gain_low"] == row["gain_high"] == 0
-    share = faces["predicted"].eq(0).mean()
-    assert widths["alone"] == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 2000), rel=0.1)
-    assert widths["pairs"] / widths["alone"] == pytest.approx(np.sqrt(2), rel=0.1)
-
-
-def test_of_equal_thresholds_the_one_that_reverts_least_is_chosen():
-    curve = pd.DataFrame({"threshold": [0, 0.1, 0.2], "share_reverted": [0.0, 0.2, 0.4], "accuracy": [0.5, 0.6, 0.6]})
-    assert best_threshold(curve) == 0.1
-
-
-def test_gated_accuracy_agrees_with_the_curve():
-    scores, new, old = predictions()
-    row = calibrate(scores, new, old, grid=[0, 0.6]).iloc[1]
-    judged = scores.assign(verdict=judge(scores, Thresholds(**OFF | {"embedder": 0.6})))
-    result = gated_accuracy(judged, new, old, "val")
-    assert result["gated"] == {"value": row["accuracy"], "low": row["low"], "high": row["high"], "n": row["n"]}
-    assert result["gain"]["value"] == pytest.approx(result["gated"]["value"] - result["ungated"]["value"])
-    assert result["share_reverted"] == pytest.approx(row["share_reverted"])
-    everything = gated_accuracy(judged.assign(verdict="accept"), new, old)
-    assert everything["gated"] == everything["ungated"] and everything["gain"]["high"] == 0
-    nothing = gated_accuracy(judged.assign(verdict="review"), new, old)
-    assert nothing["gated"] == nothing["reverted"]
-
-
-def test_tables_that_do_not_belong_together_are_refused():
-    scores, new, old = predictions()
-    with pytest.raises(ValueError, match="same labels"):
-        calibrate(scores, new, old.assign(label=(old["label"] + 1) % 7))
-    with pytest.raises(ValueError, match="expected a score out of"):
-        calibrate(scores, new, old, "sharpness")
-    with pytest.raises(pd.errors.MergeError):
-        calibrate(pd.concat([scores, scores]), new, old)
+def test_agreement_needs_probabilities():
+    rows = probabilities(["a.png"], 0)
+    with pytest.raises(ValueError, match="sum to one"):
+        with_agreement(pd.DataFrame({"image": ["a.png"]}), rows, rows.assign(p_fear=3.0))
+    assert agreement([[1.0, 0.0]], [[0.0, 1.0]]) == [0.0]
 
 
 # ---- the recogniser
-
-
-@pytest.fixture(scope="module")
-def recogniser(tmp_path_factory):
-    "A model of ArcFace's shape with random weights: a coarse average, then a linear layer."
-    weights = np.random.default_rng(0).normal(size=(147, 512)).astype(np.float32)
-    nodes = [
-        helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[16, 16], strides=[16, 16]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "w"], ["y"]),
-    ]
-    shapes = {"x": ["n", 3, 112, 112], "y": ["n", 512]}
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    graph = helper.make_graph(nodes, "tiny", ends[:1], ends[1:], [numpy_helper.from_array(weights, "w")])
-    path = tmp_path_factory.mktemp("arcface") / "tiny.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    return path
 
 
 def marked(scale=1.0, turn=0.0, shift=(0.0, 0.0), size=300):
@@ -278,3 +211,32 @@ def test_another_model_is_refused(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "other.onnx")
     with pytest.raises(ValueError, match="112, 112"):
         ArcFace(tmp_path / "other.onnx")
+
+
+@pytest.fixture
+def turned_faces():
+    "Originals, frontalized pictures and both's landmarks: the same face moved, another face, not turned, landmarks unknown."
+    moved, black = marked(scale=2, turn=0.5, shift=(120, 10), size=400), (Image.new("RGB", (300, 300)), marked()[1])
+    (originals, before), (frontalized, after) = zip(*[marked()] * 4), zip(moved, black, marked(), moved)
+    after = np.stack(after)
+    after[3, 7] = np.nan
+    return PictureList(originals), PictureList(frontalized), np.stack(before), after
+
+
+def test_identity_is_scored_where_there_is_something_to_compare(recogniser, turned_faces):
+    same, other, untouched, unknown = identity_scores(ArcFace(recogniser), *turned_faces)
+    assert same > 0.99 > other and np.isnan([untouched, unknown]).all()
+    with pytest.raises(ValueError, match=r"landmarks for each face; found \[4, 4, 4, 3\]"):
+        identity_scores(ArcFace(recogniser), *turned_faces[:3], turned_faces[3][:3])
+
+
+def test_a_threshold_for_identity_can_be_met(recogniser, turned_faces):
+    "The paper's second check: with the recogniser's scores in the table the gate judges by them, and says so."
+    manifest = pd.DataFrame({"image": list("abcd"), "label": 0, "split": "val", "group": range(4)})
+    table = pd.DataFrame({"status": ["done", "done", "kept", "done"], "sha256": list("1234")})
+    rows, poses = np.ones((4, 2)), np.zeros((4, 3))
+    scores = gate_scores(manifest, table, rows, rows, poses, identity=identity_scores(ArcFace(recogniser), *turned_faces))
+    assert scores["image"].tolist() == ["a", "b", "d"]
+    assert judge(scores, Thresholds(identity=0.78)).tolist() == ["accept", "revert", "review"]
+    assert reasons(scores, Thresholds(identity=0.78)).str.partition(" ")[0].tolist() == ["", "identity", "identity"]
+    assert "identity" not in gate_scores(manifest, table, rows, rows, poses)

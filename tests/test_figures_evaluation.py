@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from figure_texts import check_texts, words
 
-from qcfer.pages.figures import evaluation as ep
-from qcfer.pages.figures import style as plots
 from qcfer.classify.afp import AFP
+from qcfer.core.labels import CLASSES
 from qcfer.evaluate.calibration import calibrate
 from qcfer.evaluate.curves import scaling_effect, threshold_sweep, yaw_curve
-from qcfer.core.labels import CLASSES
+from qcfer.pages.figures import evaluation as ep
+from qcfer.pages.figures import style
 
 
 def about(value, reach=0.02, n=3589):
@@ -116,8 +116,8 @@ def test_text_is_large_inside_the_figure_and_overlaps_nothing(name, monkeypatch)
 
 @each_figure
 def test_the_same_numbers_give_the_same_bytes_and_text_stays_text(name, tmp_path):
-    first = [path.read_bytes() for path in plots.save(FIGURES[name](), tmp_path, "first")]
-    assert [path.read_bytes() for path in plots.save(FIGURES[name](), tmp_path, "again")] == first
+    first = [path.read_bytes() for path in style.save(FIGURES[name](), tmp_path, "first")]
+    assert [path.read_bytes() for path in style.save(FIGURES[name](), tmp_path, "again")] == first
     assert b"<text" in first[0] and not re.search(rb"<dc:date>|Matplotlib v", first[0]) and first[1].startswith(b"\x89PNG")
 
 
@@ -125,7 +125,7 @@ def test_a_record_read_back_from_json_gives_the_same_figures():
     back = json.loads(json.dumps([CALIBRATION, CURVES, STEPS, PCA, THRESHOLDS], allow_nan=False))
     makers = (ep.reliability, ep.yaw_curve, ep.ladder_steps, ep.pca_sweep, ep.threshold_curve)
     for make, ours, read in zip(makers, (CALIBRATION, CURVES, STEPS, PCA, THRESHOLDS), back):
-        assert plots.svg(make(ours)) == plots.svg(make(read))
+        assert style.svg(make(ours)) == style.svg(make(read))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,12 +17,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer.data.manifest import FaceImages
 from qcfer.core.files import file_sha256
-from qcfer.frontalize.imported import import_frontalized, import_names, imported_id
+from qcfer.data.manifest import FaceImages
 from qcfer.frontalize.job import FrontalizedFaces, frontalize_faces, plan
-from qcfer.frontalize.prompt import CONSTRAINTS, PROMPTS, Prompt, get_prompt
-from qcfer.frontalize.conditions import find_frontalizer
 
 COLUMNS = ["turned", "status", "file", "sha256", "error"]
 
@@ -84,58 +80,6 @@ def assert_whole(table, images, folder):
         assert file_sha256(Path(folder, file)) == digest
         with Image.open(Path(folder, file)) as picture:
             np.testing.assert_array_equal(np.asarray(picture), 255 - np.asarray(images[row]))
-
-
-# The prompt
-
-
-def test_the_papers_words():
-    assert PROMPTS["constrained"].text() == (
-        "Turn profile to frontal, keep the expression unchanged, keep the size of the open or closed mouth, "
-        "maintain the degree of frowning, keep the size of the open or closed eyes, preserve facial identity."
-    )
-    assert PROMPTS["single_sentence"].text() == (
-        "Please convert this profile photo to a frontal view while keeping the facial expression unchanged."
-    )
-
-
-@given(st.sets(st.sampled_from(CONSTRAINTS), max_size=3), st.sampled_from(sorted(PROMPTS)))
-def test_a_constraint_switched_off_takes_its_words_along_and_no_others(off, name):
-    kept = [words for each in CONSTRAINTS if (words := getattr(PROMPTS[name], each)) and each not in off]
-    if not kept:
-        with pytest.raises(ValueError, match="at least one constraint"):
-            PROMPTS[name].without(*off)
-        return
-    text = PROMPTS[name].without(*off).text()
-    assert [words.lower() in text.lower() for words in kept] == [True] * len(kept)
-    gone = [getattr(PROMPTS[name], each) for each in off if getattr(PROMPTS[name], each)]
-    assert not any(words.lower() in text.lower() for words in gone)
-    assert text[0].isupper() and text.endswith(".") and "  " not in text and ", ." not in text and ",," not in text
-    assert get_prompt("-".join([name, *off])) == PROMPTS[name].without(*off)
-
-
-@pytest.mark.parametrize("yaw, words", [(61.9, "60 degrees to the right"), (-33.0, "35 degrees to the left"), (88.0, "90 degrees")])
-def test_the_view_is_named_by_side_and_angle(yaw, words):
-    assert words in get_prompt("constrained+view").text(yaw)
-    assert get_prompt("constrained+view").text(yaw).startswith(get_prompt("constrained").text())
-
-
-def test_the_view_is_left_out_where_it_is_unknown_or_not_asked_for():
-    assert get_prompt("constrained+view").text(float("nan")) == get_prompt("constrained").text(60.0)
-
-
-@pytest.mark.parametrize("spec", ["", "constrain", "constrained+", "constrained-Local", "constrained local", "constrained+view-local"])
-def test_a_spec_that_names_no_prompt(spec):
-    with pytest.raises(ValueError, match="^expected one of constrained, single_sentence"):
-        get_prompt(spec)
-    with pytest.raises(ValueError, match="at least one constraint"):
-        Prompt()
-
-
-@pytest.mark.parametrize("spec", ["", "Geometric", "qwen:", "qwenn", "oracle", "none"])
-def test_a_spec_that_names_no_frontalizer(spec):
-    with pytest.raises(ValueError, match=r"^expected a frontalizer: geometric, .*qwen\[:MODEL\[@REVISION\]\].*, plain, mirrored; found"):
-        find_frontalizer(spec)
 
 
 # Which faces, and under which names
@@ -436,9 +380,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image
-from qcfer.datasets import FaceImages
-from qcfer.files import file_sha256
-from qcfer.frontalize import frontalize_faces
+from qcfer.core.files import file_sha256
+from qcfer.data.manifest import FaceImages
+from qcfer.frontalize.job import frontalize_faces
 """
 WORKER = IMPORTS + "\n".join(inspect.getsource(part) for part in (Negative, angles, points, run, make_set))
 
@@ -633,56 +577,3 @@ def test_faces_are_seen_turned_where_there_is_a_result(tmp_path):
         faces[0]
     with pytest.raises(ValueError, match="a row of the table for each of 4 pictures; found 3"):
         FrontalizedFaces(images, table[:3], tmp_path / "out")
-
-
-# Pictures from elsewhere
-
-
-def test_pictures_from_elsewhere_by_their_names(tmp_path):
-    names = ["a/x.jpg", "a/y.tar.jpeg", "ä b.png", "front.png", "gone.png", "broken.png", "twice.png"]
-    manifest = pd.DataFrame({"image": names})
-    yaw = [60, -60, 31, 0, 60, 60, 60]
-    elsewhere = tmp_path / "elsewhere"
-    made = {"a/x.PNG": "red", "a/y.tar.webp": "green", "ä b.jpg": "blue", "front.png": "black", "twice.png": "red", "twice.jpg": "red"}
-    for name, colour in made.items():
-        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), colour).save(elsewhere / name)
-    (elsewhere / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
-    (elsewhere / "notes.txt").write_text("not a picture")
-    table = import_frontalized(elsewhere, manifest, yaw)
-    assert list(table) == COLUMNS
-    assert table["status"].tolist() == ["done", "done", "done", "kept", "pending", "failed", "failed"]
-    assert table["file"].tolist() == ["a/x.PNG", "a/y.tar.webp", "ä b.jpg", "", "", "", ""]
-    assert "several pictures of one name: twice.jpg, twice.png" == table["error"][6]
-    assert "not a picture" in table["error"][5]
-    images = make_set(tmp_path / "set", 7)
-    faces = FrontalizedFaces(images, table, elsewhere)
-    assert faces[0].getpixel((0, 0)) == (255, 0, 0) and faces[3].size == (12, 12)
-    changed = table.assign(sha256=table["sha256"].replace(table["sha256"][0], "0" * 64))
-    assert imported_id(table) == imported_id(table[::-1]) != imported_id(changed)
-
-
-def test_several_faces_of_one_photograph_are_told_apart_by_their_boxes(tmp_path):
-    manifest = pd.DataFrame(
-        {"image": ["p.jpg", "p.jpg", "q.jpg"], "left": [1, 20, 1], "top": [2, 2, 2], "right": [9, 30, 9], "bottom": [9, 9, 9]}
-    )
-    assert import_names(manifest) == ["p_1_2_9_9", "p_20_2_30_9", "q"]
-    Image.new("RGB", (8, 8)).save(tmp_path / "p_20_2_30_9.png")
-    assert import_frontalized(tmp_path, manifest, [60, 60, 60])["status"].tolist() == ["pending", "done", "pending"]
-
-
-def test_a_link_out_of_the_folder_is_not_followed(tmp_path):
-    (tmp_path / "in").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
-    (tmp_path / "in" / "a.png").symlink_to(tmp_path / "secret.png")
-    table = import_frontalized(tmp_path / "in", pd.DataFrame({"image": ["a.png"]}), [60])
-    assert table["status"].tolist() == ["failed"] and "stays below the root" in table["error"][0]
-
-
-def test_a_folder_without_any_of_the_pictures(tmp_path):
-    with pytest.raises(ValueError, match="^expected frontalized pictures in .*, such as a.png; found none of 1$"):
-        import_frontalized(tmp_path, pd.DataFrame({"image": ["a.jpg", "b.jpg"]}), [60, 0])
-    assert import_frontalized(tmp_path, pd.DataFrame({"image": ["a.jpg"]}), [0])["status"].tolist() == ["kept"]
-    with pytest.raises(ValueError, match="expected a yaw for each of 1 faces; found 2"):
-        import_frontalized(tmp_path, pd.DataFrame({"image": ["a.jpg"]}), [0, 1])
-    shutil.rmtree(tmp_path)

@@ -1,0 +1,120 @@
+"""Names of conditions: read in one place, written back as they were, and what they ask of a frontalizer."""
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qcfer.frontalize.conditions import Condition, fuse, get_frontalizer, main_condition, prompt_conditions, settings_of, view_names
+from qcfer.frontalize.prompt import CONSTRAINTS, get_prompt
+
+
+class Asked(Exception):
+    "What a frontalizer was asked for, in the place of a model."
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    "What `Qwen` would be made with, for a name and the settings of a run."
+    import qcfer.frontalize.qwen
+
+    def refuse(model, **settings):
+        raise Asked(model, {name: settings[name] for name in ("preset", "prompt", "seed")}, settings["device"], settings["estimator"])
+
+    monkeypatch.setattr(qcfer.frontalize.qwen, "Qwen", refuse)
+
+    def ask(name, settings=None, **given):
+        with pytest.raises(Asked) as caught:
+            get_frontalizer(name, settings, **given)
+        return caught.value.args
+
+    return ask
+
+
+DEFAULTS = {"preset": "a100", "prompt": get_prompt("constrained"), "seed": 0}
+
+
+@pytest.mark.parametrize(
+    "name, settings, model, told",
+    [
+        ("qwen", {}, "Qwen/Qwen-Image-Edit", {}),
+        ("qwen", {"seed": 4, "preset": "12gb"}, "Qwen/Qwen-Image-Edit", {"seed": 4, "preset": "12gb"}),
+        ("qwen?seed=3", {"seed": 4, "preset": "12gb"}, "Qwen/Qwen-Image-Edit", {"seed": 3, "preset": "12gb"}),
+        ("qwen:Qwen/Edit@abc?preset=12gb&seed=0", {}, "Qwen/Edit@abc", {"preset": "12gb"}),
+        ("qwen?prompt=single_sentence", {"prompt": "constrained"}, "Qwen/Qwen-Image-Edit", {"prompt": get_prompt("single_sentence")}),
+        ("qwen?prompt=constrained+view", {}, "Qwen/Qwen-Image-Edit", {"prompt": get_prompt("constrained+view")}),
+        ("qwen?prompt=constrained%2Dlocal", {}, "Qwen/Qwen-Image-Edit", {"prompt": get_prompt("constrained-local")}),
+        ("qwen?without=identity", {}, "Qwen/Qwen-Image-Edit", {"prompt": get_prompt("constrained-identity")}),
+        ("qwen?without=pose,local+raw", {}, "Qwen/Qwen-Image-Edit", {"prompt": get_prompt("constrained-pose-local")}),
+        ("qwen", {"without": "local"}, "Qwen/Qwen-Image-Edit", {"prompt": get_prompt("constrained-local")}),
+    ],
+)
+def test_a_name_overrides_the_settings_of_the_run(asked, name, settings, model, told):
+    before = dict(settings)
+    found = asked(name, settings, device="cpu", estimator="finder", embedder="not asked for")
+    assert found == (model, DEFAULTS | told, "cpu", "finder") and settings == before
+
+
+@given(st.lists(st.sampled_from(CONSTRAINTS), min_size=1, max_size=3, unique=True), st.integers(0, 10**9), st.booleans())
+def test_names_are_written_as_they_are_read(without, seed, fused):
+    name = f"qwen?without={','.join(without)}&seed={seed}" + ("+raw" if fused else "")
+    condition = Condition.parse(name)
+    assert str(condition) == name and condition.view == name.removesuffix("+raw")
+    assert condition.views == (("frontal", "raw") if fused else ("frontal",))
+    assert condition.settings == (("without", ",".join(without)), ("seed", str(seed)))
+    assert not set(condition.file_name) & set("?&=:/ ")
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "sede=3", "seed", "seed=", "seed=3&seed=4", "seed=3&", "device=cuda", "estimator=x", "batch_size=1", "seed=3;preset=fast"],
+)
+def test_settings_that_are_none_give_one_line(query):
+    with pytest.raises(ValueError, match="^expected (KEY=VALUE&... with keys out of preset, prompt, without, seed|a whole)") as caught:
+        Condition.parse(f"qwen?{query}")
+    assert "\n" not in str(caught.value) and "qwen?" in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["seed=-1", "seed=x", "seed=1.5", "seed=²"])
+def test_a_seed_is_a_whole_number(query):
+    with pytest.raises(ValueError, match="expected a whole number as seed"):
+        Condition.parse(f"qwen?{query}")
+
+
+NONE = ["geometric?seed=3", "mirrored?x=1", "plain?", "qwen:", "qwenx", "qwen:?seed=3", "refined?seed=1", "", "+raw", "geometric:x"]
+
+
+@pytest.mark.parametrize("name", [*NONE, "raw+raw", "oracle+raw", "geometric+oracle", "raw_with_duplicates", "Geometric"])
+def test_what_is_no_condition_is_answered_with_those_there_are(name):
+    with pytest.raises(ValueError, match="expected a condition: raw, or a frontalizer, with .raw or without: .*geometric.*found"):
+        Condition.parse(name)
+
+
+def test_unknown_constraints_and_prompts_are_named():
+    with pytest.raises(ValueError, match="expected constraints of pose, expression, local, identity; found nose"):
+        get_frontalizer("qwen?without=nose")
+    with pytest.raises(ValueError, match="at least one constraint"):
+        get_frontalizer("qwen?without=pose,expression,local,identity")
+
+
+def test_settings_come_from_the_signature_and_what_the_run_gives_is_none():
+    assert settings_of("qwen") == {"preset": "a100", "prompt": "constrained", "without": "", "seed": 0}
+    assert settings_of("geometric") == settings_of("refined") == settings_of("imported") == {}
+
+
+def test_which_conditions_are_compared():
+    names = ["raw", "qwen", "qwen+raw", "geometric", "qwen:a/b@c?seed=3", "qwenish", "qwen?prompt=constrained+view"]
+    assert prompt_conditions(names) == {"qwen": "A", "qwen:a/b@c?seed=3": "B", "qwen?prompt=constrained+view": "C"}
+    assert prompt_conditions(["raw", "qwen", "qwen+raw"]) == prompt_conditions([]) == {}
+
+
+def test_a_run_stands_on_the_first_that_makes_pictures():
+    assert str(main_condition(["plain", "mirrored", "refined", "geometric+raw", "imported", "geometric"])) == "imported"
+    assert view_names(["geometric+raw", "geometric", "qwen?seed=1", "raw"]) == ["geometric", "qwen?seed=1"]
+
+
+def test_both_views_side_by_side_weigh_the_same():
+    rng = np.random.default_rng(0)
+    seen, raw = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in rng.normal(size=(2, 5, 8)).astype(np.float32))
+    both = fuse(seen, raw)
+    np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(both @ both.T, (seen @ seen.T + raw @ raw.T) / 2, atol=1e-6)

@@ -1,0 +1,71 @@
+"""A run's folder: what is written comes back, old records open, and what cannot be read is named."""
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from qcfer.run.record import Run, find_runs, read_record
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "reports" / "example"
+
+
+@pytest.mark.parametrize("name, main", [("posebench", "geometric"), ("fer2013", "geometric")])
+def test_committed_records_of_the_first_form_open(name, main):
+    run = Run(EXAMPLE / name)
+    assert "schema" not in run.record or run.record["schema"] == 1
+    assert run.main == main and run.dataset == name
+    assert run.metrics["test"] == run.record["conditions"][main]["metrics"]["test"]
+    assert run.raw["test"] == run.record["conditions"]["raw"]["metrics"]["test"]
+    assert run.pictures("contact") is None and run.gate(main) is None and run.scaling is None
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ('{"schema": 2, "config": {}}', "expected a run record of schema 0 to 1 at .*found schema 2: a newer qcfer has made it"),
+        ('{"schema": "x", "config": {}}', "found schema 'x'"),
+        ('{"schema": -1, "config": {}}', "found schema -1"),
+        ("{", "expected a run record in JSON at"),
+        ("[]", "expected a run record with a config"),
+        ('{"config": 3}', "expected a run record with a config"),
+    ],
+)
+def test_a_record_that_cannot_be_read_says_why(tmp_path, text, words):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(ValueError, match=words) as caught:
+        Run(tmp_path).record  # noqa: B018
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_record_and_a_missing_table_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected a run record at .*run.json; found none"):
+        read_record(tmp_path / "run.json")
+    (tmp_path / "run.json").write_text(json.dumps({"config": {}}))
+    with pytest.raises(FileNotFoundError, match="expected predictions.parquet in the run's folder .*found none: make the run again"):
+        Run(tmp_path).test  # noqa: B018
+
+
+def test_what_is_saved_comes_back_under_one_name(tmp_path):
+    run, table = Run(tmp_path / "set" / "id"), pd.DataFrame({"a": [1, 2]})
+    run.save_table("scaling", table)
+    run.save_gate("qwen:a/b?seed=1", table, {"embedder": table + 1, "agreement": table + 2})
+    run.save_pictures("pairs qwen:a/b?seed=1", table)
+    run.save_pictures("prompts", table.iloc[:0])
+    run.save_record({"config": {"dataset": "set"}, "created": "now"})
+    again = Run(run.path)
+    pd.testing.assert_frame_equal(again.scaling, table)
+    pd.testing.assert_frame_equal(again.gate("qwen:a/b?seed=1"), table)
+    pd.testing.assert_frame_equal(again.gate_curve("qwen:a/b?seed=1", "agreement"), table + 2)
+    pd.testing.assert_frame_equal(again.gate_curve("qwen:a/b?seed=1"), table + 1)
+    assert again.pictures("pairs qwen:a/b?seed=1") is not None and again.pictures("prompts") is None
+    assert again.record["schema"] == 1 and [found.path for found in find_runs(tmp_path)] == [run.path]
+    assert all(path.parent == run.path for path in run.path.rglob("*"))
+    assert not list(run.path.glob(".*"))
+
+
+def test_nothing_of_a_record_is_left_when_it_cannot_be_written(tmp_path):
+    run = Run(tmp_path / "run")
+    with pytest.raises(ValueError):
+        run.save_record({"config": {}, "accuracy": float("nan")})
+    assert not run.is_finished and not list(tmp_path.rglob("*.json"))
