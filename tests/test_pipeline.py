@@ -486,7 +486,8 @@ def test_a_comment_makes_no_new_run_and_what_no_run_uses_does_not_either(tmp_pat
         text = path.read_text()
         assert old in text
         path.write_text(text.replace(old, new, 1))
-        said = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        said = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path, env=environment)
         path.write_text(text)
         return said
 

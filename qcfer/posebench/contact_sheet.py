@@ -68,14 +68,3 @@ def strip_pictures(
 ) -> dict:  # {yaw in degrees: RGB picture}
     "One face as it turns from one profile to the other; 0 is its true frontal view."
     return {yaw: _opened(root, f"strip/{yaw:+03d}.jpg") for yaw in STRIP_YAWS}
-
-# %% ../../nbs/25_contact_sheet.ipynb #07baeb8a
-def contact_pictures(manifest, root):
-    test = manifest[(manifest["split"] == "test") & (manifest["yaw"].abs() > YAW_BINS["moderate"])]
-    chosen = test.groupby("group")["intensity"].mean().sort_values(kind="stable").index[-4:]
-    rows = []
-    for group in chosen:
-        faces = test[test["group"] == group].drop_duplicates("label").set_index("label")
-        for name in ("frontal", "image"):
-            rows.append([Image.open(Path(root) / faces.loc[label, name]) if label in faces.index else None for label in range(7)])
-    return rows
