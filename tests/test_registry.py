@@ -31,7 +31,7 @@ def test_names_and_specs_are_found_and_others_are_answered_with_the_known_ones()
     shape("plain", help="plain")(1)
     shape("file:", help="file:PATH")(2)
     assert (shape.find("plain").thing, shape.find("file:a:b").thing, list(shape)) == (1, 2, ["plain", "file:"])
-    with pytest.raises(ValueError, match="^expected an embedder: plain; file:PATH; found 'plainer'$"):
+    with pytest.raises(ValueError, match="^expected an embedder: file:PATH; plain; found 'plainer'$"):
         shape.find("plainer")
 
 
