@@ -80,6 +80,6 @@ class Registry(Mapping):
         return len(self._entries)
 
     def _load(self):
-        room, self._room = self._room, ""
-        for module in iter_modules(import_module(room).__path__) if room else ():
-            import_module(f"{room}.{module.name}")
+        for module in iter_modules(import_module(self._room).__path__) if self._room else ():
+            import_module(f"{self._room}.{module.name}")
+        self._room = ""
