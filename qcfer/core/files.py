@@ -89,8 +89,9 @@ def code_hash(
 def _bare(source):
     "The source without its comments, docstrings and blank lines."
     tree, lines = ast.parse(source), source.splitlines()
-    strings = [node for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
-    dropped = {number for node in strings if isinstance(node.value.value, str) for number in range(node.lineno, node.end_lineno + 1)}
+    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", 0), str)]
+    alone = [node for node in texts if not lines[node.lineno - 1][: node.col_offset].strip()]
+    dropped = {number for node in alone for number in range(node.lineno, node.end_lineno + 1)}
     comments = [token for token in tokenize.generate_tokens(StringIO(source).readline) if token.type == tokenize.COMMENT]
     for token in comments:
         number, column = token.start

@@ -61,7 +61,7 @@ class Registry(Mapping):
     def find(self, spec: str) -> Entry:
         "The entry of a name or of a spec that begins with one; raises `ValueError` with the known ones."
         self._load()
-        found = self._entries.get(spec) or self._entries.get(spec.partition(":")[0] + ":")
+        found = self._entries.get(spec) or self._entries.get("".join(spec.partition(":")[:2]))
         if found is None:
             known = "; ".join(entry.help or entry.name for _, entry in sorted(self._entries.items()))
             raise ValueError(f"expected {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}: {known}; found {spec!r}")
