@@ -48,6 +48,8 @@ class Registry(Mapping):
     def __call__(self, name: str, help: str = "", **facts) -> Callable:
         "Register what the returned decorator is given; raises `ValueError` for a name that is taken, unless from a notebook at work."
         module = sys._getframe(1).f_globals.get("__name__", "")
+        if module != "__main__" and not module.startswith(self._room):
+            self._load()  # from outside the room: its own names come first
 
         def register(thing):
             taken = self._entries.get(name)
