@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from simulated_worlds import classes, faces, world
 
-from qcfer.evaluate.bootstrap import Metric, compare, holm
+from qcfer.evaluate.bootstrap import Metric, compare, drawn_shares, holm
 
 
 @given(faces.flatmap(lambda rows: st.lists(classes, min_size=rows.shape[1], max_size=rows.shape[1]).map(lambda b: (*rows, b))))
@@ -118,6 +118,19 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
 def test_comparisons_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="'b_pred': 1"):
         compare([0, 1], [0, 1], [0])
+
+
+def test_several_ways_to_answer_share_their_draws():
+    "The shares are those of a plain loop that draws the groups one by one with the same generator."
+    rng = np.random.default_rng(0)
+    hits, groups = rng.random((300, 5)) < 0.6, np.array([f"s{number % 40}" for number in rng.permutation(300)])
+    names = list(dict.fromkeys(groups))
+    drawing, expected = np.random.default_rng(7), []
+    for _ in range(200):
+        often = drawing.multinomial(40, np.full(40, 1 / 40))
+        rows = np.concatenate([np.flatnonzero(groups == name) for name, count in zip(names, often) for _ in range(count)])
+        expected.append(hits[rows].mean(0))
+    np.testing.assert_array_equal(drawn_shares(hits, groups, 200, 7), expected)
 
 
 @pytest.mark.parametrize(

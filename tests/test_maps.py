@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import silhouette_score
 from simulated_worlds import classes
@@ -16,6 +16,7 @@ from simulated_worlds import classes
 from qcfer.evaluate import maps
 
 
+@settings(deadline=None)  # the first example pays for what is done once
 @given(st.lists(classes, min_size=1, max_size=200), st.integers(0, 250), st.integers(0, 3))
 def test_a_stratified_sample_is_fair(labels, n, seed):
     labels = np.array(labels)

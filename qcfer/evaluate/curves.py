@@ -182,7 +182,7 @@ def _pairs(raw, frontal):  # -> the faces of both whose yaw is known, as it was 
     pairs = raw.assign(right=_right(raw), frontal_right=_right(frontal))
     return _known_pose(pairs.assign(yaw=pairs.estimated_yaw) if "estimated_yaw" in pairs else pairs).reset_index()
 
-# %% ../../nbs/74_curves.ipynb #93d94486
+
 def _swept(pairs, threshold, n_boot, seed):  # -> {"frontalized", "accuracy", "gain"}
     from_frontal = pairs.yaw.abs() > max(threshold, YAW_BINS["moderate"])
     mixed = pairs.right.where(~from_frontal, pairs.frontal_right).to_numpy(bool)
