@@ -510,8 +510,9 @@ def test_pictures_are_decoded_while_the_backend_works_and_not_too_far_ahead(tmp_
         together = ahead = 0
 
         def __getitem__(self, index):
-            self.together += frontalizer.busy
             self.ahead = max(self.ahead, index - len(seen(frontalizer)))
+            time.sleep(0.005)
+            self.together += frontalizer.busy
             return super().__getitem__(index)
 
     make_set(tmp_path / "set", 64)

@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike
 
 from ..core.labels import CLASSES
 from ..core.pictures import Pictures
-from ..evaluate.scores import face_key
 
 # %% ../../nbs/57_gate.ipynb #86db0658
 def _pairs(first, second):
@@ -175,6 +174,8 @@ def with_agreement(
     frontal: pd.DataFrame,  # predictions from the frontalized pictures, likewise
 ) -> pd.DataFrame:  # `scores` with the column agreement, 0..1; NaN for a face that is not in both tables, or not alone in its picture
     "Add the score `agreement` of `qcfer.frontalize.gate`, from predictions alone and never from labels."
+    from qcfer.evaluate.scores import face_key
+
     key, tables = face_key(scores, raw, frontal), []
     for rows in (raw, frontal):
         alone = rows[~rows[key].duplicated(keep=False)]

@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..evaluate.scores import face_key
 from .gate import SCORES, passes
 
 # %% ../../nbs/58_thresholds.ipynb #edd13b34
-def _answers(scores, frontalized, reverted, split):
-    "The scored faces of a split, with whether each is recognised from its frontalized picture (`new`) and from its original (`old`)."
+def _answers(scores, column, frontalized, reverted, split):
+    "The scored faces of a split, with `column` of the scores and whether each is recognised frontalized (`new`) and as it is (`old`)."
+    from qcfer.evaluate.scores import face_key
+
     key = face_key(scores, frontalized, reverted)
     columns = [key, "label", "predicted", "group"]
     new, old = (table.loc[table["split"] == split, columns] for table in (frontalized, reverted))
-    both = new.merge(old, on=key, suffixes=("", "_old"), validate="one_to_one").merge(scores, on=key, validate="one_to_one")
+    both = new.merge(old, on=key, suffixes=("", "_old"), validate="one_to_one").merge(scores[[key, column]], on=key, validate="one_to_one")
     if both.empty:
         raise ValueError(f"expected faces of the split {split!r} with scores and with predictions from both pictures; found none")
     if (both["label"] != both["label_old"]).any():
@@ -61,7 +62,7 @@ def calibrate(
     """
     if score not in SCORES or score not in scores:
         raise ValueError(f"expected a score out of {', '.join(SCORES)} and its column; found {score!r} and columns {list(scores)}")
-    both = _answers(scores[[face_key(scores), score]], frontalized, reverted, "val")
+    both = _answers(scores, score, frontalized, reverted, "val")
     falling = score == "residual_yaw"
     grid = (np.arange(91.0) if falling else np.linspace(0, 1, 101).round(2)) if grid is None else np.asarray(grid, float)
     grid = np.sort(grid)[::-1] if falling else np.sort(grid)
@@ -89,7 +90,7 @@ def gated_accuracy(
     seed: int = 0,  # of the draws
 ) -> dict:  # ungated, gated, reverted: accuracy; gain: gated - ungated; each {"value", "low", "high", "n"}; share_reverted 0..1
     "Accuracy on the frontalized faces of a split: with every frontalized picture, with the accepted ones, with none."
-    both = _answers(judged[[face_key(judged), "verdict"]], frontalized, reverted, split)
+    both = _answers(judged, "verdict", frontalized, reverted, split)
     accepted = (both["verdict"] == "accept").to_numpy()
     hits = np.column_stack([both["new"], np.where(accepted, both["new"], both["old"]), both["old"]])
     spans = _spans(hits, both["group"], n_boot, seed)
