@@ -26,7 +26,7 @@ from qcfer.pages.site import finish
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
-BESIDE = "*.ipynb", "reports", "params", "prompts", "static", "_proc", "_docs", ".*"  # what is no part of smalldocs' project
+BESIDE = "*.ipynb", "reports", "paper_data", "prompts", "static", "_proc", "_docs", ".*"  # what is no part of smalldocs' project
 
 
 # ---- one notebook

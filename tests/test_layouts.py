@@ -6,10 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from PIL import Image
 
-from qcfer.core.files import resources
 from qcfer.data.label_files import Below, DatasetError
 from qcfer.data.layouts import Dataset, dataset
 from qcfer.data.manifest import FaceImages, examine, load_manifest, prepare
@@ -258,16 +256,6 @@ def test_a_subject_on_both_sides_is_marked(rendered):
 
 
 # Where sets are made known
-
-PARAMS = sorted(resources("params").glob("*.yaml"))
-
-
-@pytest.mark.parametrize("path", PARAMS, ids=[path.stem for path in PARAMS])
-def test_a_parameter_file_says_what_the_set_says_of_itself(path):
-    config = yaml.safe_load(path.read_text("utf-8"))["config"]
-    usual = {"dataset": path.stem, "embedder": "effnet_lite0", "pose": "auto"}
-    assert config == usual | dataset[path.stem].facts["params"]
-
 
 def test_every_set_has_a_line_of_help_and_settings():
     assert {"fer2013", "ferplus", "rafdb", "affectnet7", "expw", "posebench", "folder", "hf"} <= set(dataset)

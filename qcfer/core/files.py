@@ -100,8 +100,8 @@ def _bare(source):
 
 # %% ../../nbs/02_files.ipynb #f35ac1fd
 def resources(
-    kind: str,  # 'reports', 'params' or 'static'
-) -> Path:  # the folder of the templates, of the parameter files or of the scripts of pages
+    kind: str,  # 'reports', 'prompts', 'paper_data' or 'static'
+) -> Path:  # the folder of the templates, of the words or of the scripts of pages
     "The folder inside the installed package, or in `nbs/` of the checkout that the package runs from."
     package = Path(qcfer.__file__).resolve().parent
     inside = package / kind

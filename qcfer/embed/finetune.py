@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..core.device import check_device
 from ..core.files import atomic_path, sha256
-from ..core.labels import CLASSES
+from ..core.labels import CLASSES, PROBABILITIES
 from ..core.model_cache import prepared_batches
 from ..core.pictures import PictureList, Pictures
 from .lite0 import rgb_planes
@@ -286,6 +286,6 @@ def finetune(
     probabilities = model.predict_proba(images.subset(shown))
     columns = [name for name in ("image", "split", "label", "group", "usage", "yaw") if name in manifest]
     rows = manifest.iloc[shown][columns].reset_index(drop=True)
-    told = pd.DataFrame(probabilities, columns=[f"p_{name}" for name in CLASSES])
+    told = pd.DataFrame(probabilities, columns=PROBABILITIES)
     return pd.concat([rows, told], axis=1).assign(predicted=probabilities.argmax(axis=1)), model
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
-from ..core.labels import CLASSES
+from ..core.labels import PROBABILITIES
 from ..core.pictures import Pictures
 
 # %% ../../nbs/57_gate.ipynb #86db0658
@@ -165,9 +165,6 @@ def gate_scores(
     return manifest.loc[done, kept].assign(key=table["sha256"].to_numpy()[done], row=np.flatnonzero(done), **scores).reset_index(drop=True)
 
 # %% ../../nbs/57_gate.ipynb #27ad1a9b
-_PROBABILITIES = [f"p_{name}" for name in CLASSES]
-
-
 def with_agreement(
     scores: pd.DataFrame,  # of `gate_scores`, a row a frontalized picture
     raw: pd.DataFrame,  # predictions from the pictures as they are: image, p_anger..p_surprise; val rows out of fold, and test rows
@@ -179,5 +176,5 @@ def with_agreement(
     key, tables = face_key(scores, raw, frontal), []
     for rows in (raw, frontal):
         alone = rows[~rows[key].duplicated(keep=False)]
-        tables.append(alone.set_index(key)[_PROBABILITIES].reindex(scores[key]).to_numpy(float))
+        tables.append(alone.set_index(key)[PROBABILITIES].reindex(scores[key]).to_numpy(float))
     return scores.assign(agreement=agreement(*tables))

@@ -12,7 +12,8 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..classify.ladders import LADDERS, Ladder, choices_ladder, extractor_ladder, pca_ladder, seeds_ladder
-from ..classify.train import AS_SELECTED, PROBABILITIES, Method, Rung, can_be_fitted, fit_methods
+from ..classify.train import AS_SELECTED, Method, Rung, can_be_fitted, fit_methods
+from ..core.labels import PROBABILITIES
 from ..evaluate.curves import margin, margin_difference
 from ..evaluate.scores import ladder as score_ladder
 from ..frontalize.conditions import RAW
