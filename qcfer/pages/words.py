@@ -20,7 +20,7 @@ class Section(NamedTuple):
     heading : the question, in words; '' for an answer that goes on under the heading before.
     figure : what draws itself, such as a Matplotlib figure or HTML.
     table : a DataFrame.
-    says : captions, as Markdown; the figure's comes first.
+    says : captions, as Markdown; the figure's comes first, None where it has none.
     """
 
     heading: str = ""
@@ -29,12 +29,15 @@ class Section(NamedTuple):
     says: tuple = ()
 
     def _ipython_display_(self):
+        import pandas as pd
         from IPython.display import Markdown, display
 
-        figure, *rest = [*self.says, None] if self.figure is not None else [None, *self.says]
-        for part in (Markdown(f"## {self.heading}") if self.heading else None, self.figure, figure, self.table, *rest):
-            if part is not None:
-                display(part)
+        of_figure, *rest = self.says if self.figure is not None and self.says else (None, *self.says)
+        heading = Markdown(f"## {self.heading}") if self.heading else None
+        with pd.option_context("display.max_colwidth", None, "display.max_rows", None):  # a cut cell says nothing
+            for part in (heading, self.figure, of_figure, self.table, *rest):
+                if part is not None:
+                    display(part)
 
 # %% ../../nbs/91_words.ipynb #b00bd686
 _CALLED = {

@@ -1,11 +1,13 @@
-"""The page of PoseBench: tables and captions from a record, the executed page, and the published one."""
+"""The page of PoseBench: sections from a record, the executed page, and the published one."""
 
 import base64
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,12 +16,18 @@ from bs4 import BeautifulSoup
 from PIL import Image
 
 import qcfer.pages.site
-from qcfer.pages import overview as report
-from qcfer.evaluate.scores import evaluate, posebench_score
-from qcfer.evaluate.fidelity import pose_error, pose_offset
-from qcfer.run.pipeline import PROBABILITIES, adjust, demo_run, versus_raw
+from qcfer.classify.train import PROBABILITIES
 from qcfer.core.files import resources
-from qcfer.run.record import Run, open_run
+from qcfer.evaluate.bootstrap import Metric
+from qcfer.evaluate.fidelity import pose_error, pose_offset
+from qcfer.evaluate.scores import evaluate, posebench_score
+from qcfer.pages import overview
+from qcfer.pages import posebench as page
+from qcfer.pages.publish import check_templates, make_page, read_template
+from qcfer.run.measure import adjust, versus_raw
+from qcfer.run.pipeline import demo_run
+from qcfer.run.record import Run
+from qcfer.run.thumbnails import thumbnail
 
 SKILL = {"raw": (0.85, 0.008), "oracle": (0.85, 0.0), "geometric": (0.84, 0.005)}
 
@@ -66,115 +74,109 @@ def posebench_record(predictions, names, pose):
     for name in names[1:]:
         conditions[name]["versus_raw"] = versus_raw(rows["raw"], rows[name], 0)
     adjust([part["versus_raw"] for part in conditions.values() if "versus_raw" in part])
-    return {"metrics": metrics["raw"] | {"headroom": score["headroom"]}, "conditions": conditions, "ids": ids, "posebench": bench}
+    main = "geometric" if "geometric" in names else "raw"
+    top = {"metrics": metrics[main] | {"headroom": score["headroom"]}, "main": main}
+    return top | {"conditions": conditions, "ids": ids, "posebench": bench}
 
 
 def posebench_run(out, names=("raw", "oracle", "geometric"), pose="3ddfa_v2"):
     """A run as one on PoseBench leaves it: the drawn faces' run, with the record and the tables of simulated conditions."""
-    folder = out / "posebench" / "0123456789ab"
-    shutil.copytree(demo_run(), folder, ignore=shutil.ignore_patterns("pages"))
+    run = Run(out / "posebench" / "0123456789ab")
+    shutil.copytree(demo_run().path, run.path)
     predictions = posebench_predictions(names)
-    record = json.loads((folder / "run.json").read_text()) | posebench_record(predictions, names, pose)
+    record = json.loads((run.path / "run.json").read_text()) | posebench_record(predictions, names, pose)
     record["config"]["dataset"] = "posebench"
-    (folder / "run.json").write_text(json.dumps(record, allow_nan=False))
-    predictions.to_parquet(folder / "predictions.parquet")
-    manifest = pd.read_parquet(folder / "manifest.parquet")
+    run.save_record(record)
+    run.save_table("predictions", predictions)
+    manifest = run.manifest
     yaw = np.linspace(-90, 90, len(manifest))
-    manifest.assign(yaw=yaw, estimated_yaw=yaw + (pose == "3ddfa_v2")).to_parquet(folder / "manifest.parquet")
-    (folder / "pictures").mkdir()
-    for name, size in (("contact-sheet", (900, 700)), ("yaw-strip", (1300, 300))):
-        Image.linear_gradient("L").resize(size).save(folder / "pictures" / f"{name}.jpg")
-    return folder
+    run.save_table("manifest", manifest.assign(yaw=yaw, estimated_yaw=yaw + (pose == "3ddfa_v2")))
+    return Run(run.path)
+
+
+def sheets(lines, columns):
+    shade = thumbnail(Image.new("RGB", (40, 40), (30, 60, 90)))
+    return pd.DataFrame([(line, column, shade) for line in lines for column in columns], columns=["line", "column", "picture"])
 
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Run(posebench_run(tmp_path_factory.mktemp("bench")))
+    run = posebench_run(tmp_path_factory.mktemp("bench"))
+    run.save_pictures("contact", sheets(range(8), range(7)))
+    run.save_pictures("strip", sheets(["raw", "geometric", "frontal"], range(-6, 7)))
+    return run
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     "Without a frontalizer, without an estimator, without pictures."
-    folder = posebench_run(tmp_path_factory.mktemp("plain"), ("raw", "oracle"), "annotation")
-    shutil.rmtree(folder / "pictures")
-    return Run(folder)
+    return posebench_run(tmp_path_factory.mktemp("plain"), ("raw", "oracle"), "annotation")
 
 
 def cell(metric):
-    return f"{100 * metric['value']:.1f} [{100 * metric['low']:.1f}, {100 * metric['high']:.1f}]"
+    return f"{Metric.of(metric):%}"
 
 
-# ---- words and tables
+def words(section):
+    return [caption.data for caption in section.says]
+
+
+# ---- sections
 
 
 def test_the_tables_hold_the_records_numbers(bench):
-    score, table = bench.posebench["score"], report.posebench_table(bench)
+    score, table = bench.posebench["score"], page.turning(bench).table
     assert list(table.columns) == ["pictures as they are", "true frontal views (oracle)", "frontalized: geometric", "faces"]
     assert len(table) == 6 and table["faces"].tolist() == [140, 140, 140, 140, 280, 560]
     assert table.loc["extreme, above", "frontalized: geometric"] == cell(score["geometric"]["extreme"])
-    effect = report.effect_table(bench)
+    effect = page.effect(bench).table
     assert effect["accuracy, %"].tolist() == [cell(metric) for metric in list(bench.posebench["effect"].values())[:4]]
     assert effect.index.is_unique
-    fidelity = report.fidelity_table(bench)
+    fidelity = page.fidelity(bench).table
     row = fidelity.loc[("frontalized: geometric", "large, to 45°")]
     assert len(fidelity) == 9 and row["landmarks off, %"] == "5.1 [4.8, 5.5]"
     assert row["identity, %"] == cell(score["geometric"]["large"])
-    errors = report.pose_error_table(bench)
+    errors = page.pose_error(bench).table
     yaw = bench.posebench["pose_error"]["bins"]["frontal"]["yaw"]
     assert errors.loc["frontal, to 15°", "yaw"] == f"{yaw['value']:.1f} [{yaw['low']:.1f}, {yaw['high']:.1f}]"
-    assert [name[0] for name in report.scores(bench).index[::2]] == list(table.columns[:3])
+    assert [name[0] for name in overview.scores(bench).index[::2]] == list(table.columns[:3])
 
 
 def test_the_headline_and_the_captions_give_the_differences(bench):
     raw, oracle = (bench.posebench["score"][name]["profile"] for name in ("raw", "oracle"))
     points = f"{100 * (oracle['value'] - raw['value']):.1f} points ["
-    assert (
-        points in report.posebench_headline(bench).data
-        and f"**{100 * raw['value']:.1f} %**" in report.posebench_headline(bench).data
-    )
-    share = bench.metrics["headroom"]["geometric"]["profile"]
-    assert (
-        f"on faces beyond 30°; of these geometric recovers **{100 * share['value']:.1f} %**" in report.headroom_caption(bench).data
-        and points in report.headroom_caption(bench).data
-    )
-    words = report.effect_caption(bench).data
-    assert "turning them beyond 30° changes its accuracy by -32.1 points [-40.0, -25.0]" in words
-    assert "turned ones among them, changes it by +12.3 points [-1.0, +20.0]" in words
-    words = report.pose_error_caption(bench).data
-    assert "error of 3ddfa_v2" in words and "pitch +14" in words and "n = 560" in words
-    assert "Landmarks were not measured" not in report.fidelity_caption(bench).data
+    headline = page.headline(bench).data
+    assert points in headline and f"**{100 * raw['value']:.1f} %** [{100 * raw['low']:.1f}" in headline
+    share, (said,) = bench.metrics["headroom"]["geometric"]["profile"], words(page.recovered(bench))
+    assert f"on faces beyond 30°; of these geometric recovers **{100 * share['value']:.1f} %**" in said and points in said
+    (said,) = words(page.effect(bench))
+    assert "turning them beyond 30° changes its accuracy by -32.1 points [-40.0, -25.0]" in said
+    assert "turned ones among them, changes it by +12.3 points [-1.0, +20.0]" in said
+    said = words(page.pose_error(bench))[0]
+    assert "error of 3ddfa_v2" in said and "pitch +14" in said and "n = 560" in said
+    assert "Landmarks were not measured" not in words(page.fidelity(bench))[0]
 
 
 def test_what_was_not_measured_is_said(plain):
-    assert "no frontalizer was run" in report.headroom_caption(plain).data
-    assert "the set's own (annotation) and exact" in report.pose_error_caption(plain).data
-    assert report.pose_error_table(plain) is None
-    assert "Landmarks were not measured: they need 3DDFA-V2" in report.fidelity_caption(plain).data
-    assert list(report.fidelity_table(plain).columns) == ["expression, %", "identity, %", "faces"]
-    assert "contact-sheet.jpg is not in the run's folder" in report.picture(plain, "contact-sheet").data
+    assert "no frontalizer was run" in words(page.recovered(plain))[0]
+    assert "the set's own (annotation) and exact" in words(page.pose_error(plain))[0]
+    assert page.pose_error(plain).table is None
+    assert "Landmarks were not measured: they need 3DDFA-V2" in words(page.fidelity(plain))[0]
+    assert list(page.fidelity(plain).table.columns) == ["expression, %", "identity, %", "faces"]
+    assert page.every_turn(plain) is None and page.what_it_is(plain).figure is None
+    assert "A render is not a photograph" in words(page.what_it_is(plain))[0]
 
 
-def test_headroom_within_chance_is_said(bench, tmp_path):
+def test_headroom_within_chance_is_said(bench):
     other = Run(bench.path)
-    other.metrics = other.metrics | {"headroom": {"geometric": {}}}
-    assert "they are within chance" in report.headroom_caption(other).data
+    other.record["metrics"]["headroom"] = {"geometric": {}}
+    assert "they are within chance" in words(page.recovered(other))[0]
 
 
-def test_a_kernel_that_dies_at_its_start_is_started_once_more(tmp_path):
-    script = "import pathlib, sys; tries = pathlib.Path(sys.argv[1]); tries.open('a').write('x'); sys.exit(sys.argv[2])"
-    for reason, tries in (("RuntimeError: Kernel died before replying to kernel_info", 2), ("NameError: x", 1)):
-        counter = tmp_path / str(tries)
-        done = report._run_template([sys.executable, "-c", script, str(counter), reason])
-        assert done.returncode == 1 and reason in done.stderr and counter.read_text() == tries * "x"
-
-
-def test_a_picture_is_inside_the_page_and_described(bench):
-    shown = report.picture(bench, "yaw-strip")
-    image = BeautifulSoup(shown.data, "html.parser").img
-    assert (
-        base64.b64decode(image["src"].removeprefix("data:image/jpeg;base64,"))
-        == (bench.path / "pictures/yaw-strip.jpg").read_bytes()
-    )
+def test_a_sheet_is_inside_the_page_and_described(bench):
+    image = BeautifulSoup(page.every_turn(bench).figure.data, "html.parser").img
+    drawn = Image.open(io.BytesIO(base64.b64decode(image["src"].removeprefix("data:image/jpeg;base64,"))))
+    assert drawn.size == (13 * 100 - 4, 3 * 100 - 4) and image["class"] == ["wide"]
     assert image["alt"] == (
         "One face turned from -90 to 90 degrees in steps of 15. "
         "Rows: the picture as it is, frontalized: geometric, the true frontal view."
@@ -182,26 +184,25 @@ def test_a_picture_is_inside_the_page_and_described(bench):
 
 
 def test_the_yaw_is_called_exact_where_it_is(bench, plain):
-    assert "exact, for the set knows it" in report.yaw_caption(bench).data
-    assert "exact, for the set knows it" in report.yaw_caption(plain).data
+    assert "exact, for the set knows it" in words(overview.yaws(bench))[0]
+    assert "exact, for the set knows it" in words(overview.yaws(plain))[0]
     read = Run(bench.path)
     read.manifest = read.manifest.assign(estimated_yaw=read.manifest["yaw"])
-    assert "as the pose estimator reads it" in report.yaw_caption(read).data
+    assert "as the pose estimator reads it" in words(overview.yaws(read))[0]
 
 
 def test_other_runs_have_no_part_on_posebench():
-    other = open_run()
-    assert "is about PoseBench, and this run is on folder" in report.posebench_headline(other).data
-    shows = [report.posebench_table, report.effect_table, report.fidelity_table, report.pose_error_table]
-    shows += [
-        report.posebench_caption,
-        report.effect_caption,
-        report.headroom_caption,
-        report.pose_error_caption,
-        report.fidelity_caption,
-    ]
-    assert [show(other) for show in shows] == [None] * 9
-    assert report.picture(other, "yaw-strip") is None
+    other = demo_run()
+    assert "is about PoseBench, and this run is on folder" in page.headline(other).data
+    shows = [page.what_it_is, page.every_turn, page.turning, page.effect, page.recovered, page.fidelity, page.pose_error]
+    assert [show(other) for show in shows] == [None] * 7
+
+
+def test_a_record_of_the_older_form_has_its_sections_and_no_pictures():
+    old = Run(Path(__file__).parent.parent / "reports/example/posebench")
+    assert old.record.get("schema", 0) == 0 and old.main == "geometric"
+    assert len(page.turning(old).table) == 6 and page.effect(old).table.shape == (4, 2)
+    assert page.every_turn(old) is None and page.what_it_is(old).figure is None
 
 
 # ---- pages
@@ -211,13 +212,10 @@ def test_other_runs_have_no_part_on_posebench():
 def site(bench, plain, tmp_path_factory):
     "The published pages of both runs; not all of them, for each takes seconds."
     out = tmp_path_factory.mktemp("out")
-    for run, pages in ((bench, ("overview", "posebench", "profile")), (plain, ("posebench",))):
-        folder = out / "posebench" / run.path.parent.parent.name.rstrip("0123456789")
-        shutil.copytree(run.path, folder)
-        (folder / "pages").mkdir()
-        for name in pages:
-            template, page = resources("reports") / f"{name}.ipynb", folder / "pages" / f"{name}.ipynb"
-            report._make_page(template, page, {"dataset": "posebench", "out": ".", "run": folder.name})
+    for name, run, pages in (("bench", bench, ("overview", "posebench")), ("plain", plain, ("posebench",))):
+        shutil.copytree(run.path, out / "posebench" / name)
+        for each in pages:
+            make_page(read_template(resources("reports") / f"{each}.ipynb"), Run(out / "posebench" / name))
     return qcfer.pages.site.build_site(out).parent
 
 
@@ -226,13 +224,12 @@ def page_of(site, run):
 
 
 def test_only_runs_on_posebench_have_its_page(site, bench):
-    others = {template.stem for template in report._templates(open_run().path)}
-    assert others == {"ablation", "confusion", "overview", "paper", "profile", "reliability", "tsne"}
-    assert {template.stem for template in report._templates(bench.path)} - others == {"posebench"}
-    overview = BeautifulSoup((site / "reports/posebench/bench/overview.html").read_text(encoding="utf-8"), "html.parser")
-    assert [link.get_text() for link in overview("nav")[1]("a")] == ["Overview", "PoseBench", "Profile"]
-    profile = (site / "reports/posebench/bench/profile.html").read_text(encoding="utf-8")
-    assert "exact, for the set knows it" in profile
+    suited = [{each.path.stem for each in check_templates() if each.needs in run.record} for run in (demo_run(), bench)]
+    assert suited[0] == {"ablation", "confusion", "overview", "paper", "profile", "reliability", "tsne"}
+    assert suited[1] - suited[0] == {"posebench"}
+    shown = BeautifulSoup((site / "reports/posebench/bench/overview.html").read_text(encoding="utf-8"), "html.parser")
+    assert [link.get_text() for link in shown("nav")[1]("a")] == ["Overview", "PoseBench"]
+    assert "(method: geometric; as they are" in shown.main.get_text()
 
 
 def test_the_page_keeps_its_pictures_and_numbers_its_figures(site):
@@ -251,15 +248,15 @@ def test_the_page_keeps_its_pictures_and_numbers_its_figures(site):
 
 def test_the_page_without_frontalizer_estimator_and_pictures_is_whole(site):
     text = page_of(site, "posebench/plain").main.get_text(" ", strip=True)
-    for words in ("no frontalizer was run", "is not in the run's folder", "and exact", "Landmarks were not measured"):
-        assert words in text
+    for said in ("A render is not a photograph", "no frontalizer was run", "and exact", "Landmarks were not measured"):
+        assert said in text
 
 
 def test_the_template_on_its_own_says_that_the_run_is_on_another_set(tmp_path):
-    template, page = resources("reports") / "posebench.ipynb", tmp_path / "page.ipynb"
-    command = [sys.executable, "-m", "papermill", template, page, "-k", "python3", "--no-progress-bar"]
+    template, made = resources("reports") / "posebench.ipynb", tmp_path / "page.ipynb"
+    command = [sys.executable, "-m", "papermill", template, made, "-k", "python3", "--no-progress-bar"]
     answer = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=os.environ)
     assert answer.returncode == 0, answer.stderr
-    outputs = [output for part in json.loads(page.read_text())["cells"] for output in part.get("outputs", [])]
+    outputs = [output for part in json.loads(made.read_text())["cells"] for output in part.get("outputs", [])]
     shown = ["".join(output["data"]["text/markdown"]) for output in outputs if "data" in output]
     assert len(shown) == 1 and "`qcfer report posebench` makes one that is" in shown[0]
