@@ -422,7 +422,8 @@ def test_no_record_breaks_a_page(tmp_path, reader):
         (tmp_path / "set" / f"run{place}" / "run.json").write_text(json.dumps({"config": {}} | record))
     odd = tmp_path / os.fsdecode(b"caf\xe9 #1%") / "r\"'>"  # no UTF-8
     odd.mkdir(parents=True)
-    (odd / "run.json").write_text(json.dumps({"config": {}, "metrics": {"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}}))
+    scores = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}
+    (odd / "run.json").write_text(json.dumps({"config": {}, "metrics": {"test": scores}}))
     with pytest.warns(UserWarning, match="run0"):
         index = build_site(tmp_path)
     for path in (index, index.with_name("comparison.html")):
