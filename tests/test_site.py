@@ -74,7 +74,9 @@ def write_run(out, dataset, run_id, created, share, profile=None, embedder=LONG_
     folder = out / dataset / run_id
     (folder / "pages").mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    orders = {"overview": 10, "tsne": 90}
     for name, notebook in pages:
+        notebook = new_notebook(cells=notebook.cells, metadata=notebook.metadata | {"qcfer": {"order": orders.get(name, "odd")}})
         nbformat.write(notebook, folder / "pages" / f"{name}.ipynb")
 
 
