@@ -74,7 +74,9 @@ def write_run(out, dataset, run_id, created, share, profile=None, embedder=LONG_
     folder = out / dataset / run_id
     (folder / "pages").mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    orders = {"overview": 10, "tsne": 90}
     for name, notebook in pages:
+        notebook = new_notebook(cells=notebook.cells, metadata=notebook.metadata | {"qcfer": {"order": orders.get(name, "odd")}})
         nbformat.write(notebook, folder / "pages" / f"{name}.ipynb")
 
 
@@ -422,8 +424,8 @@ def test_no_record_breaks_a_page(tmp_path, reader):
         (tmp_path / "set" / f"run{place}" / "run.json").write_text(json.dumps({"config": {}} | record))
     odd = tmp_path / os.fsdecode(b"caf\xe9 #1%") / "r\"'>"  # no UTF-8
     odd.mkdir(parents=True)
-    accuracy = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}
-    (odd / "run.json").write_text(json.dumps({"config": {}, "metrics": {"test": {"accuracy": accuracy}}}))
+    scores = {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}
+    (odd / "run.json").write_text(json.dumps({"config": {}, "metrics": {"test": scores}}))
     with pytest.warns(UserWarning, match="run0"):
         index = build_site(tmp_path)
     for path in (index, index.with_name("comparison.html")):

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import qcfer
 from ..core.files import code_hash, resources, sha256
-from .dataset import write_check
+from .dataset import write_dataset_page
 from ..run.record import Run
 
 # %% ../../nbs/99_publish.ipynb #b8b6a5c9
@@ -159,4 +159,4 @@ def _dataset_page(run):
     "The page of the set that the run is on, where it was prepared; a run from one set to another has none of its own."
     out = run.path.absolute().parents[1]
     if (out / run.dataset / "counts.csv").is_file():
-        write_check(run.dataset, run.manifest, out)
+        write_dataset_page(run.dataset, run.manifest, out)

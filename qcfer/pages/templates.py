@@ -33,7 +33,7 @@ def _breakable(name):
 
     return Markup(re.sub(r"([+_])", r"\1<wbr>", str(escape(name))))
 
-# %% ../../nbs/95b_templates.ipynb #a8a2ba65
+# %% ../../nbs/95b_templates.ipynb #8eaca9aa
 @cache
 def _environment():
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -45,6 +45,7 @@ def _environment():
 
 def render(
     name: str,  # of a template in `nbs/static`, e.g. 'index.html'
+    /,
     **shown,  # what its gaps are called and hold
 ) -> str:  # HTML
     """A filled template. Every value is escaped; one that the template needs and does not get is an error.

@@ -10,7 +10,7 @@ from official_trees import Tiny, affectnet_csv, each, rafdb
 from PIL import Image
 
 from qcfer.data.cartoons import draw_faces
-from qcfer.pages.dataset import check_page, write_check, yaw_shares
+from qcfer.pages.dataset import dataset_page, write_dataset_page, yaw_shares
 from qcfer.data.manifest import prepare
 
 
@@ -55,7 +55,7 @@ def page(tmp_path):
         for name in HOSTILE:
             file.write('"' + name.replace('"', '""') + '.jpg",1,1,5,5,,1,0,0\n')
     manifest, _ = prepare("affectnet7", tmp_path / "set", tmp_path / "out")
-    return write_check("affectnet7", manifest.assign(yaw=np.linspace(-80, 80, len(manifest))), tmp_path / "out")
+    return write_dataset_page("affectnet7", manifest.assign(yaw=np.linspace(-80, 80, len(manifest))), tmp_path / "out")
 
 
 def test_names_are_text(page):
@@ -99,7 +99,7 @@ def browser_page(browser):
 def test_the_weights_are_the_papers_formula(tmp_path):
     root = rafdb(tmp_path / "set", each("20 10 10 40 10 10 100"), each("3 3 3 3 3 3 3"), Tiny())
     manifest, _ = prepare("rafdb", root, tmp_path / "out")
-    text = write_check("rafdb", manifest, tmp_path / "out").read_text()
+    text = write_dataset_page("rafdb", manifest, tmp_path / "out").read_text()
     train = manifest["label"][manifest["split"] == "train"].value_counts()
     assert train.to_dict() == {0: 18, 1: 9, 2: 9, 3: 36, 4: 9, 5: 9, 6: 90}
     for label in range(7):
@@ -119,7 +119,7 @@ def test_any_text_is_escaped(rejects, usage):
     )
     manifest = manifest.assign(width=8, height=8, group=list("abc"))
     counts = pd.DataFrame({"usage": [usage + "<b>"], "class": ["<i>"], "expected": [3], "found": [2], "usable": [2]})
-    text = check_page("rafdb", manifest, pd.DataFrame(rejects, columns=["image", "reason"], dtype=str), counts)
+    text = dataset_page("rafdb", manifest, pd.DataFrame(rejects, columns=["image", "reason"], dtype=str), counts)
     assert "<i>" not in text and "<b>" not in text
     known = {
         "html",
