@@ -8,7 +8,7 @@ HERE = Path(__file__).parent
 config = ConfigParser(delimiters=["="])
 config.read(HERE / "settings.ini", encoding="utf-8")
 settings = config["DEFAULT"]
-RESOURCES = ("reports", "params", "prompts", "static")  # folders of nbs/ that travel with the package
+RESOURCES = ("reports", "params", "prompts", "paper_data", "static")  # folders of nbs/ that travel with the package
 
 
 def requirements(key):
@@ -31,7 +31,8 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=[*find_packages(include=["qcfer", "qcfer.*"]), *(f"qcfer.{kind}" for kind in RESOURCES)],
     package_dir={"qcfer": "qcfer"} | {f"qcfer.{kind}": f"nbs/{kind}" for kind in RESOURCES},
-    package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"], "qcfer.prompts": ["*.yaml"], "qcfer.static": ["*"]},
+    package_data={"qcfer.reports": ["*.ipynb"], "qcfer.params": ["*.yaml"], "qcfer.prompts": ["*.yaml"]}
+    | {"qcfer.paper_data": ["*"], "qcfer.static": ["*"]},
     install_requires=requirements("requirements"),
     extras_require=extras,
     entry_points={"console_scripts": ["qcfer=qcfer.cli:main"]},

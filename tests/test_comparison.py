@@ -15,11 +15,11 @@ from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import qcfer.pages.site
-from qcfer.pages.comparison import _data, _flat, _metric, comparison, neighbours, read_run, read_runs, rows, script
 from qcfer.evaluate.bootstrap import compare, holm
 from qcfer.evaluate.scores import evaluate
+from qcfer.pages.comparison import _data, _flat, _metric, comparison, neighbours, read_run, read_runs, rows, script
 from qcfer.pages.site import build_site
+from qcfer.run.record import Run
 
 EVIL = "</script></td><script>document.title = 'taken'</script><img src=x onerror=\"document.title = 'taken'\">"
 
@@ -142,6 +142,35 @@ def test_a_difference_stands_only_where_the_data_are_the_same(table):
     assert "low" not in table["aaaa00000001", "raw"]["delta"]
 
 
+def test_the_runs_method_stands_beside_the_pictures_as_they_are(tmp_path):
+    for day, main in (("01", "oracle"), ("02", None)):  # named by the record; else found in the settings
+        turned = {"oracle": GEOMETRIC, "plain": GEOMETRIC, "geometric": GEOMETRIC, "geometric+raw": GEOMETRIC}
+        content = record(f"2026-01-{day}", 0.5, profile=0.4, conditions=turned)
+        content["config"]["conditions"] = ["plain", "geometric+raw", "geometric"]
+        write(tmp_path, "set", f"run{day}", content | ({"main": main} if main else {}))
+    newest, oldest = read_runs(tmp_path)
+    assert (newest["main"], oldest["main"]) == ("geometric", "oracle")
+    marked = [row for row in rows([newest, oldest]) if row["is_main"]]
+    assert [row["condition"] for row in marked] == ["geometric", "oracle"]
+    assert [(row["test"], row["test_raw"], row["profile_raw"]) for row in marked] == [(value(0.58), value(0.5), value(0.4, 90))] * 2
+    page = BeautifulSoup(comparison([newest]), "html.parser")
+    (row,) = [row for row in page.tbody("tr") if "the run's method" in row.get_text()]
+    assert row.th["data-value"] == "geometric" and "as they are 50.0" in row.get_text()
+
+
+@pytest.mark.parametrize("config", [{"conditions": 7}, {"conditions": [["raw"]]}, {"conditions": ["nobody:knows?this"]}, {}])
+def test_settings_that_make_no_sense_leave_raw_as_the_method(tmp_path, config):
+    content = record("2026-01-01", 0.5, conditions={"nobody:knows?this": GEOMETRIC})
+    write(tmp_path, "set", "run", content | {"config": config})
+    assert [run["main"] for run in read_runs(tmp_path)] == ["raw"]
+
+
+def test_a_record_of_a_newer_form_is_named_and_left_out(tmp_path):
+    write(tmp_path, "set", "run", record("2026-01-01", 0.5) | {"schema": 99})
+    with pytest.warns(UserWarning, match="found schema 99.*left out of the pages"):
+        assert read_runs(tmp_path) == []
+
+
 def test_without_a_hash_of_the_data_nothing_is_comparable(tmp_path):
     for day, share in ((1, 0.5), (2, 0.6)):
         write(tmp_path, "set", f"run{day}", record(f"2026-01-0{day}", share, data=None))
@@ -160,7 +189,7 @@ def test_what_evaluate_writes_is_read_back(tmp_path):
     label = rng.integers(0, 7, 300)
     faces = pd.DataFrame({"label": label, "predicted": (label + rng.integers(0, 2, 300)) % 7, "group": np.arange(300), "split": "test"})
     metrics = evaluate(faces.assign(yaw=rng.normal(0, 40, 300), usage=["a", "b"] * 150), n_boot=50)
-    write(tmp_path, "set", "run", {"created": "2026-01-01", "metrics": metrics})
+    write(tmp_path, "set", "run", {"created": "2026-01-01", "config": {}, "metrics": metrics})
     found = read_runs(tmp_path)[0]["conditions"]["raw"]["metrics"]
     assert found["test accuracy"] == metrics["test"]["accuracy"]
     assert found["profile macro F1"] == metrics["profile"]["macro_f1"]
@@ -253,7 +282,7 @@ def test_damaged_and_foreign_records_are_named_and_left_out(tmp_path, damage):
     write(tmp_path, "set", "odd", "")
     content = DAMAGED[damage]
     (tmp_path / "set" / "odd" / "run.json").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.warns(UserWarning, match="expected the record of a run, JSON, in .*odd.*; found .*: left out of the pages") as caught:
+    with pytest.warns(UserWarning, match="expected .*odd.*; found .*: left out of the pages") as caught:
         assert [run["id"] for run in read_runs(tmp_path)] == ["good"]
     assert len(caught) == 1 and "\n" not in str(caught[0].message)
 
@@ -281,11 +310,11 @@ JSON = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.dictionaries(st.sampled_from(["metrics", "conditions", "cross", "ids", "config", "created"]), JSON), max_size=3))
+@given(st.lists(st.dictionaries(st.sampled_from(["metrics", "conditions", "cross", "ids", "config", "created", "main"]), JSON), max_size=3))
 def test_whatever_a_record_holds_the_page_is_whole(tmp_path_factory, records):
     out = tmp_path_factory.mktemp("reports")
     for place, content in enumerate(records):
-        write(out, "set", f"run{place}", content)
+        write(out, "set", f"run{place}", {"config": {}} | content)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         page = BeautifulSoup(comparison(read_runs(out)), "html.parser")
@@ -353,9 +382,7 @@ WIDTHS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "he
 
 @pytest.fixture(scope="module")
 def site(out):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qcfer.pages.site, "_checkout", lambda: None)
-        return build_site(out).parent
+    return build_site(out).parent
 
 
 @pytest.fixture
@@ -519,8 +546,7 @@ def test_without_javascript_it_is_a_plain_table(site, open_page):
     assert "need JavaScript" in page.inner_text("noscript")
 
 
-def test_nothing_of_a_hostile_record_runs(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
+def test_nothing_of_a_hostile_record_runs(tmp_path, open_page):
     write(tmp_path, "<b>set", "<i>run", hostile(EVIL))
     write(tmp_path, "<b>set", "other", hostile(f"{EVIL}2"))
     page = open_page(build_site(tmp_path).with_name("comparison.html"))
@@ -528,15 +554,13 @@ def test_nothing_of_a_hostile_record_runs(tmp_path, open_page, monkeypatch):
     assert EVIL in page.inner_text("#change") and page.locator("img, #change script").count() == 0
 
 
-def test_a_single_run_is_a_table_without_a_choice(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
+def test_a_single_run_is_a_table_without_a_choice(tmp_path, open_page):
     write(tmp_path, "set", "run", record("2026-01-01", 0.5))
     page = open_page(build_site(tmp_path).with_name("comparison.html"))
     assert shown(page, 3) == ["50.0 %"] and not page.is_visible("#changed")
 
 
-def test_without_any_run_the_page_says_so(tmp_path, open_page, monkeypatch):
-    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
+def test_without_any_run_the_page_says_so(tmp_path, open_page):
     page = open_page(build_site(tmp_path / "reports").with_name("comparison.html"))
     assert "No finished run yet." in page.inner_text("main")
     assert page.evaluate("document.body.dataset.ready") == "yes"
@@ -550,4 +574,4 @@ def test_a_hundred_runs_are_quick(tmp_path):
     html = comparison(found)
     assert time.perf_counter() - start < 5
     assert html.count("<tr data-dataset") == 200 and len(_data(found, [])) < 1_000_000
-    assert read_run(tmp_path / "set" / "run000" / "run.json") == found[-1]
+    assert read_run(Run(tmp_path / "set" / "run000")) == found[-1]

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from qcfer.core.files import WeightsError, atomic_path, cache_dir, file_sha256, find_weights, inside, sha256
+from qcfer.core import files
+from qcfer.core.files import WeightsError, atomic_path, cache_dir, code_hash, file_sha256, find_weights, inside, sha256
 
 
 def names(folder):
@@ -258,3 +259,44 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
     assert cache_dir().name == "qcfer" and tmp_path in cache_dir().parents
     monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "elsewhere"))
     assert cache_dir() == tmp_path / "elsewhere"
+
+
+# Names for code
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.qcfer, "__file__", str(tmp_path / "__init__.py"))
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room/a.py").write_text("def f(x):\n    return x\n")
+    (tmp_path / "room/b.py").write_text("B = 1\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# %% ../nbs/99_renamed.ipynb #1a2b3c4d\ndef f(x):\n    return x\n",
+        "def f(x):\n    '''Said\n    in words.'''\n\n    return x  # why\n",
+        '"""A module."""\n\n\ndef f(x):\n    # as it is\n    return x',
+    ],
+)
+def test_words_change_no_name(package, text):
+    before = code_hash("room.a"), code_hash("room")
+    (package / "room/a.py").write_text(text)
+    assert (code_hash("room.a"), code_hash("room")) == before
+
+
+@pytest.mark.parametrize("text", ["def f(x):\n    return -x\n", "def f(x):\n    return x\nf = '# x'\n", 'def f(x): "It."; return x\n'])
+def test_code_changes_the_name_of_its_module_and_room(package, text):
+    (package / "room/a.py").write_text(text)
+    names = [code_hash(name) for name in ("room.a", "room", "room.b")]
+    (package / "room/a.py").write_text(text.replace("x", "y"))
+    again = [code_hash(name) for name in ("room.a", "room", "room.b")]
+    assert [one == other for one, other in zip(names, again)] == [False, False, True]
+
+
+def test_a_moved_module_has_another_name_and_an_unknown_one_is_named(package):
+    assert code_hash("room") == code_hash("room.a", "room.b") != code_hash("room.b", "room.a")
+    with pytest.raises(ValueError, match="expected modules of qcfer; found room.c, attic"):
+        code_hash("room.a", "room.c", "attic")

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from qcfer.data.layouts import DatasetError
+from qcfer.data.label_files import DatasetError
 from qcfer.data.manifest import FaceImages, load_manifest, locate, prepare, survey
 
 datasets = pytest.importorskip("datasets")

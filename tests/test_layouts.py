@@ -6,11 +6,13 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
-from qcfer.data.layouts import DatasetError
+from qcfer.core.files import resources
+from qcfer.data.label_files import Below, DatasetError
+from qcfer.data.layouts import Dataset, dataset
 from qcfer.data.manifest import FaceImages, examine, load_manifest, prepare
-from qcfer.data.layouts import Below
 from qcfer.core.pictures import ImageError, decode_image, image_size
 
 # Paths
@@ -253,3 +255,40 @@ def test_a_subject_on_both_sides_is_marked(rendered):
     table.to_parquet(root / "posebench.parquet", index=False)
     manifest, _ = examine("posebench", root)
     assert manifest["duplicate"].sum() == 14 and set(manifest["split"][manifest["duplicate"]]) == {"train"}
+
+
+# Where sets are made known
+
+PARAMS = sorted(resources("params").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=[path.stem for path in PARAMS])
+def test_a_parameter_file_says_what_the_set_says_of_itself(path):
+    config = yaml.safe_load(path.read_text("utf-8"))["config"]
+    usual = {"dataset": path.stem, "embedder": "effnet_lite0", "pose": "auto"}
+    assert config == usual | dataset[path.stem].facts["params"]
+
+
+def test_every_set_has_a_line_of_help_and_settings():
+    assert {"fer2013", "ferplus", "rafdb", "affectnet7", "expw", "posebench", "folder", "hf"} <= set(dataset)
+    for name, entry in dataset.items():
+        assert isinstance(entry.thing, Dataset) and isinstance(entry.facts["params"], dict)
+        assert entry.help.startswith(f"{name} (") and "\n" not in entry.help
+
+
+def test_a_set_is_added_from_outside_in_one_place(tmp_path, monkeypatch):
+    def read(root):
+        names = sorted(path.name for path in root.glob("face-*.png"))
+        return pd.DataFrame({"image": names, "label": [3, 5] * (len(names) // 2), "split": "", "usage": "", "reason": ""})
+
+    has_faces = lambda folder: any(folder.glob("face-*.png"))  # noqa: E731
+    own = Dataset(layouts=(has_faces,), words="face-*.png", read=read, group="pixels", complete=False)
+    monkeypatch.setattr(dataset, "_entries", dict(dataset.items()))
+    dataset("own", help="own (a set of one's own)", params={})(own)
+    (tmp_path / "own").mkdir()
+    for number in range(20):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / "own" / f"face-{number:02d}.png")
+    manifest, root = prepare("own", tmp_path, tmp_path / "out")
+    assert root == tmp_path / "own" and len(manifest) == 20 and (tmp_path / "out/own/manifest.parquet").is_file()
+    with pytest.raises(ValueError, match="expected each dataset once; found 'own' again"):
+        dataset("own")(own)

@@ -22,19 +22,18 @@ from test_pictures import DEEP, NOISE, WHOLE, bomb, encoded
 
 from qcfer.data import manifest as datasets
 from qcfer.data.cartoons import draw_face, draw_faces
-from qcfer.data.layouts import DatasetError
+from qcfer.data.label_files import DatasetError
 from qcfer.data.manifest import (
     FaceImages,
-    assign_splits,
-    draw_groups,
     examine,
     load_manifest,
     locate,
     manifest_sha256,
     prepare,
 )
+from qcfer.data.splits import assign_splits, draw_groups
 from qcfer.core.files import sha256
-from qcfer.data.layouts import unpack_fer2013
+from qcfer.data.fer2013 import unpack_fer2013
 
 KAGGLE = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 
@@ -124,7 +123,7 @@ def test_two_candidates_are_both_named(tmp_path):
         ("fer2013", "file", "expected a folder with fer2013; found a file at .*file"),
         ("folder", "empty", "expected <class>.*anger, disgust, fear, happiness, neutral, sadness, surprise in .*empty; found nothing"),
         ("folder", "numbered", "expected <class>.*; found 0, 1, 2"),
-        ("imagenet", "empty", "expected a dataset of fer2013, .*, hf; found 'imagenet'"),
+        ("imagenet", "empty", "expected a dataset of .*fer2013, .*; found 'imagenet'"),
     ],
 )
 def test_what_is_not_there_gets_one_line(tmp_path, name, root, words):
@@ -686,7 +685,7 @@ def test_a_file_where_a_folder_is_expected(tmp_path, place):
     assert (tmp_path / place).read_text() == "a file"
 
 
-UNPACK = "import sys; from qcfer.data.layouts import unpack_fer2013; unpack_fer2013(*sys.argv[1:])"
+UNPACK = "import sys; from qcfer.data.fer2013 import unpack_fer2013; unpack_fer2013(*sys.argv[1:])"
 
 
 def test_a_killed_unpack_leaves_no_half_set(tmp_path):

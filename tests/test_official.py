@@ -17,10 +17,15 @@ from official_trees import CLASSES, EXPW, RAFDB, Drawn, Tiny, affectnet_csv, aff
 from PIL import Image
 
 from qcfer.core import labels as codes_of
-from qcfer.data.layouts import DatasetError
-from qcfer.data.manifest import DATASETS, FaceImages, draw_shares, examine, load_manifest, locate, prepare, survey
-from qcfer.data.layouts import ROW
-from qcfer.data.official import contradiction, ferplus_winner, read_npy_number
+from qcfer.data.code_order import contradiction
+from qcfer.data.fer2013 import ferplus_winner
+from qcfer.data.label_files import DatasetError
+from qcfer.data.manifest import FaceImages, examine, load_manifest, locate, prepare, survey
+from qcfer.data.layouts import ROW, dataset
+from qcfer.data.official import read_npy_number
+from qcfer.data.splits import draw_shares
+
+DATASETS = {name: entry.thing for name, entry in dataset.items()}
 
 # Miniature trees. Every class has a count of its own, so that no two can change places unseen.
 TREES = {

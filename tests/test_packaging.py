@@ -26,6 +26,7 @@ def test_the_wheel_holds_the_package_its_templates_and_nothing_else(wheel):
     expected |= {f"qcfer/reports/{path.name}" for path in (ROOT / "nbs/reports").glob("*.ipynb")}
     expected |= {f"qcfer/params/{path.name}" for path in (ROOT / "nbs/params").glob("*.yaml")}
     expected |= {f"qcfer/prompts/{path.name}" for path in (ROOT / "nbs/prompts").glob("*.yaml")}
+    expected |= {f"qcfer/paper_data/{path.name}" for path in (ROOT / "nbs/paper_data").iterdir()}
     expected |= {f"qcfer/static/{path.name}" for path in (ROOT / "nbs/static").iterdir()}
     assert names == expected
 

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qcfer.core.files import resources
 from qcfer.core.labels import CLASSES
 from qcfer.paper.checks import checks, reachable
-from qcfer.paper.claims import CONTRADICTIONS, contradictions, paper_value
-from qcfer.paper.numbers import DATASETS, UNITS, numbers
+from qcfer.paper.claims import claims, contradictions, paper_value, read_claims
+from qcfer.paper.numbers import DATASETS, UNITS, number_index, numbers, read_numbers
 
 # Read off the paper's text, page by page, without a look at the registry.
 BY_HAND = [
@@ -119,6 +120,57 @@ def test_numbers_are_of_their_kind(table):
     assert set(table[table.place == "Table 2"].row) == set(CLASSES)
 
 
+SLIPS = {
+    "62,66 for 62.66": ("62.66", "62,66", "expected five columns in numbers.csv; found: "),
+    "a column more from the start": ("QC-FER,accuracy,89.39", "QC-FER,accuracy,89.39,%", "expected a place of the paper; found 'rafdb' in line 2"),
+    "no number": ("89.39", "89.39 %", "expected a number; found '89.39 %' in line 2 of numbers.csv$"),
+    "not finite": ("89.39", "inf", "expected a number; found 'inf' in line 2 of numbers.csv$"),
+    "nothing": ("89.39", "", "expected a number; found '' in line 2 of numbers.csv$"),
+    "another set": ("affectnet7,", "affectnet8,", "expected a data set of rafdb, affectnet7, expw, or none; found 'affectnet8' in line 3"),
+    "another measure": ("accuracy", "acuracy", "expected a measure of .*; found 'acuracy' in line 2"),
+    "another place": ("Table 1,", "Tabel 1,", "expected a place of the paper; found 'Tabel 1' in line 5"),
+    "a number twice": ("MA-Net,", "EfficientFace,", "expected each number once; found 'EfficientFace' in line 6"),
+    "another head": ("measure,", "what,", "expected the columns place, dataset, row, measure, value in numbers.csv; found .* what"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_slip_in_the_table_is_named_in_one_line(slip, tmp_path):
+    right, wrong, words = SLIPS[slip]
+    text = (resources("paper_data") / "numbers.csv").read_text(encoding="utf-8")
+    (tmp_path / "numbers.csv").write_text(text.replace(right, wrong, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{words}") as caught:
+        read_numbers(tmp_path / "numbers.csv")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- {claim: a, choice: b}", "expected claim, choice, why and perhaps .* in claims.yaml; found {.*}$"),
+        ("- {claim: a, choice: b, why: c, rungs: d}", "expected claim, choice, why .*'rungs': 'd'}$"),
+        ("- {claim: a, choice: b, why: 7}", "expected claim, choice, why .*'why': 7}$"),
+        ("- {claim: a, choice: b, why: c, about: [[Table 6, rafdb, 512, accuracy]]}", "expected numbers .* for 'a' in claims.yaml; found"),
+        ("- {claim: a, choice: b, why: c, places: Table 1}", "expected numbers of the paper for 'a' in claims.yaml; found"),
+        ("- just words", "expected claim, choice, why"),
+        ("claim: a", "expected a list of claims in claims.yaml; found {'claim': 'a'}$"),
+        ("", "expected a list of claims in claims.yaml; found None"),
+        ("- {claim: a", "expected a list of claims in claims.yaml; found no YAML: "),
+    ],
+)
+def test_a_slip_in_a_claim_is_named_in_one_line(text, words, tmp_path):
+    (tmp_path / "claims.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{words}") as caught:
+        read_claims(tmp_path / "claims.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_are_as_printed():
+    "All 380, as they were typed from the paper at first."
+    assert len(number_index()) == 380
+    assert pd.util.hash_pandas_object(numbers()).sum() == 3983461550762648064
+
+
 def test_columns_go_to_their_set(table):
     row = table[(table.place == "Table 2") & (table.row == "disgust")]
     assert row[["dataset", "measure", "value"]].to_numpy().tolist() == [
@@ -160,7 +212,7 @@ def test_alternatives_are_of_the_same_thing():
 
 
 def test_alternatives_are_mutual(table):
-    for key in {key for entry in CONTRADICTIONS for key in entry["places"]}:
+    for key in {key for entry in claims() for key in entry["places"]}:
         for other in paper_value(*key)["alternatives"]:
             back = table[(table.place == other["place"]) & (table.measure == key[3]) & (table.value == other["value"])]
             found = [paper_value(*row[["place", "dataset", "row", "measure"]]) for _, row in back.iterrows()]
@@ -169,7 +221,7 @@ def test_alternatives_are_mutual(table):
 
 def test_contradictions_are_whole():
     shown = contradictions()
-    assert len(shown) == len(CONTRADICTIONS) and shown.claim.is_unique
+    assert len(shown) == len(claims()) and shown.claim.is_unique
     assert (shown[["claim", "choice", "why"]].map(len) > 3).all().all()
     said = shown.set_index("claim").said
     assert said["accuracy on ExpW"] == "67.17 % (Table 1, ExpW); 56.78 % (Section 4.2, ExpW)"

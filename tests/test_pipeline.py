@@ -473,3 +473,26 @@ def test_refined_moves_embeddings_and_makes_no_pictures(posebench_set, tmp_path,
     assert "gate" not in record["conditions"]["refined"] and done.pictures("pairs refined") is None
     assert set(record["posebench"]["fidelity"]["refined"]) == {"expression", "identity"}
     assert "refined" in next(page for page in make_pages(done) if page.stem == "frontalization").read_text()
+
+
+def test_a_comment_makes_no_new_run_and_what_no_run_uses_does_not_either(tmp_path):
+    import qcfer
+
+    shutil.copytree(Path(qcfer.__file__).parent, tmp_path / "qcfer")
+    code = "from qcfer.run.pipeline import code_version; print(code_version())"
+
+    def version_after(module, old, new):
+        path = tmp_path / "qcfer" / f"{module}.py"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new, 1))
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        said = subprocess.check_output([sys.executable, "-c", code], text=True, cwd=tmp_path, env=environment)
+        path.write_text(text)
+        return said
+
+    before = version_after("data/hub", "import", "import")
+    assert version_after("data/hub", "# %% ../../nbs/", "# %% ../../elsewhere/") == before
+    assert version_after("data/hub", "\n\n\n", "\n\n# a remark\n\n\n") == before
+    assert version_after("embed/finetune", "import", "import os, os.path\nimport") == before
+    assert version_after("data/hub", "import ", "import os\nimport ") != before

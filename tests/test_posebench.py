@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+import qcfer
 from qcfer.core.labels import CLASSES
 from qcfer.core.yaw import YAW_BINS, pose_to_matrix, yaw_bin
 from qcfer.data.manifest import FaceImages, prepare
-from qcfer.posebench.contact_sheet import strip_pictures
+from qcfer.posebench.contact_sheet import contact_pictures, contact_sheet, strip_pictures
 from qcfer.posebench.facs import ACTION_UNITS, EXPRESSIONS, facial_actions, parse_facs
 from qcfer.posebench.generate import MANIFEST, generate, settings
 from qcfer.posebench.look import draw_look
@@ -220,3 +222,56 @@ def test_settings_are_written_beside_the_pictures(posebench_set):
     note = json.loads((posebench_set / "posebench.json").read_text())
     assert note == settings(8, 3)
     assert Path(posebench_set / "strip" / "+00.jpg").is_file() and len(strip_pictures(posebench_set)) == 13
+
+
+def test_only_what_changes_a_picture_changes_the_settings(tmp_path, monkeypatch):
+    "A comment, a chapter's name and the contact sheet render nothing anew; a number in the look does."
+    shutil.copytree(Path(qcfer.__file__).parent, tmp_path / "qcfer", ignore=shutil.ignore_patterns("__pycache__"))
+    room, before = tmp_path / "qcfer" / "posebench", settings()
+    monkeypatch.setattr(qcfer, "__file__", str(tmp_path / "qcfer" / "__init__.py"))
+
+    def edit(name, old, new):
+        text = (room / name).read_text()
+        assert old in text
+        (room / name).write_text(text.replace(old, new))
+
+    assert settings() == before
+    edit("contact_sheet.py", "side: int = 128", "side: int = 256")
+    edit("renderer.py", "23_renderer.ipynb", "29_camera.ipynb")
+    edit("look.py", "import numpy as np", "import numpy as np  # arrays")
+    edit("mesh.py", '"The head with its facial actions applied."', '"Apply facial actions."')
+    assert settings() == before
+    edit("look.py", "np.radians(80)", "np.radians(81)")
+    assert settings()["source"] != before["source"]
+
+
+def test_rendering_without_a_screen_prints_nothing(posebench_set):
+    code = f"""
+from dataclasses import fields
+import numpy as np
+from qcfer.posebench.mesh import Head
+from qcfer.posebench.renderer import Renderer
+with np.load({str(posebench_set / "heads.npz")!r}) as stored:
+    renderer = Renderer(Head(**{{field.name: stored[field.name] for field in fields(Head)}}))
+print(type(renderer).__name__)
+"""
+    without = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "VTK_DEFAULT_OPENGL_WINDOW")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=without)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Renderer\n", "")
+
+
+def test_what_vtk_has_to_say_is_still_heard():
+    code = "from qcfer.posebench.renderer import draw_without_a_screen as quiet; quiet(); import vtk; vtk.vtkXMLImageDataReader().Update()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "FileName" in done.stderr
+
+
+def test_the_contact_sheet_is_its_pictures_in_rows(posebench_set):
+    manifest = pd.read_parquet(posebench_set / MANIFEST)
+    rows = contact_pictures(manifest, posebench_set)
+    assert [len(row) for row in rows] == [7] * 8 and all(picture.size == (SIZE, SIZE) for row in rows for picture in row)
+    sheet = contact_sheet(manifest, posebench_set, side=64)
+    assert sheet.size == (7 * 68 - 4, 8 * 68 - 4)
+    third = np.asarray(rows[5][2].resize((64, 64), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(np.asarray(sheet)[5 * 68 : 5 * 68 + 64, 2 * 68 : 2 * 68 + 64], third)
+    assert (np.asarray(sheet)[64:68] == 255).all()

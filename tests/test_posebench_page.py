@@ -216,9 +216,7 @@ def site(bench, plain, tmp_path_factory):
         shutil.copytree(run.path, out / "posebench" / name)
         for each in pages:
             make_page(read_template(resources("reports") / f"{each}.ipynb"), Run(out / "posebench" / name))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(qcfer.pages.site, "_checkout", lambda: None, raising=False)
-        return qcfer.pages.site.build_site(out).parent
+    return qcfer.pages.site.build_site(out).parent
 
 
 def page_of(site, run):

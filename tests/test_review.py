@@ -194,6 +194,24 @@ def test_names_are_text_and_never_html(browser, folder):
         assert page.locator("img").count() == 2
 
 
+def test_the_page_says_why(browser, folder):
+    "Beside each pair stands what the gate objected to; nothing where it did not, or where nobody knows."
+    judged = table().drop(columns="reason")
+    path = folder / "judged.parquet"
+    path.unlink()
+    gate = Thresholds(identity=None, agreement=0.5)
+    judged = judged.assign(verdict=judge(judged, gate), reason=reasons(judged, gate))
+    judged.loc[5, "reason"] = np.nan
+    judged.to_parquet(path)
+    assert (judged["reason"] == "").any() and judged["reason"].str.contains("agreement not measured").any()
+    with server(folder) as (_, address), opened(browser, address) as page:
+        for row in range(len(judged)):  # the lowest score first, which is their order
+            assert text(page, "#name") == judged["image"][row]
+            said = judged["reason"].fillna("")[row]
+            assert text(page, "#reason") == said and page.is_visible("#reason") == bool(said), row
+            page.keyboard.press("ArrowRight")
+
+
 def test_filters_and_arrows(browser, folder):
     judged = table()
     with server(folder) as (_, address), opened(browser, address) as page:

@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from scipy.stats import binom, binomtest
 from sklearn import metrics as sk
 from simulated_worlds import faces, world
@@ -24,6 +24,7 @@ def values(metrics):
 # ---- point values
 
 
+@settings(deadline=None)  # the first example pays for what is done once
 @given(faces)
 def test_point_values_are_those_of_scikit_learn(rows):
     true, predicted, _ = rows

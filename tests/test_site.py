@@ -9,9 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pandas as pd
@@ -21,14 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from page_reader import WIDTHS, Reader, check_links, check_whole, soup_of
 
+import qcfer
 import qcfer.pages.site
 from qcfer.core.labels import CLASSES
-from qcfer.pages.site import TAGS, _checkout, _mark_numbers, _sanitise, _write_method, build_site
+from qcfer.pages.site import TAGS, _mark_numbers, _sanitise, build_site
 
 EVIL = "<img src=x onerror=alert(1)>"  # a legal name of a folder
 SCRIPT = "</td></table><script>alert(2)</script>"
-WIDTHS = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
 
 EXECUTED = """
 %config InlineBackend.figure_formats = ["svg"]
@@ -123,40 +122,7 @@ def out(tmp_path_factory, executed, by_hand):
 
 @pytest.fixture(scope="module")
 def site(out):
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", message="expected a whole chapter")  # every chapter of this checkout must be documented
-        return build_site(out).parent
-
-
-class Reader:
-    "A page in a browser, and everything that went wrong on it."
-
-    def __init__(self, browser, size):
-        self.complaints = []
-        self.page = browser.new_page(viewport=WIDTHS[size])
-        self.page.on("console", lambda message: message.type in ("error", "warning") and self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed {request.url[:100]}"))
-        self.page.on(
-            "request", lambda request: self.local(request.url) or self.complaints.append(f"asked for {request.url[:100]}")
-        )
-
-    @staticmethod
-    def local(url):
-        return url.startswith(("file:", "data:"))
-
-    def open(self, path):
-        self.page.goto(path.as_uri())
-        return self.page
-
-    def tab_to(self, text, limit=60):
-        "Press Tab until the element with this text has the focus."
-        for _ in range(limit):
-            self.page.keyboard.press("Tab")
-            if self.page.evaluate("document.activeElement.textContent.trim()") == text:
-                return
-        raise AssertionError(f"{text!r} is not among the first {limit} stops of the Tab key")
+    return build_site(out).parent
 
 
 @pytest.fixture(params=WIDTHS)
@@ -175,10 +141,6 @@ def desktop(browser):
     assert reader.complaints == []
 
 
-def soup_of(path):
-    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
-
-
 def reports(site):
     return [site / "index.html", site / "comparison.html", *sorted((site / "reports").rglob("*.html"))]
 
@@ -187,19 +149,9 @@ def reports(site):
 
 
 def test_every_page_is_whole_and_fits(site, reader):
-    pages = sorted(site.rglob("*.html"))
     assert len(reports(site)) == 7
-    for path in pages:
-        page = reader.open(path)
-        report = page.evaluate("""() => ({
-            wide: document.scrollingElement.scrollWidth - document.documentElement.clientWidth,
-            broken: [...document.images].filter(image => !image.complete || image.naturalWidth === 0).length,
-            silent: [...document.images].filter(image => !image.alt.trim() || image.alt.startsWith('No description')).length,
-            large: [...document.images].filter(image => image.getBoundingClientRect().right > innerWidth).length,
-            mains: document.querySelectorAll('main').length,
-            titles: document.querySelectorAll('h1').length,
-        })""")
-        assert report == {"wide": 0, "broken": 0, "silent": 0, "large": 0, "mains": 1, "titles": 1}, path
+    for path in reports(site):
+        check_whole(reader.open(path), path)
 
 
 def test_headings_are_in_order_and_tables_have_heads(site):
@@ -252,36 +204,8 @@ def test_the_keyboard_goes_everywhere(site, desktop):
     page.wait_for_url("**/site/index.html")
 
 
-def test_the_method_is_searched_without_a_server(site, reader):
-    if not _checkout():
-        pytest.skip("the method notebooks are published from a checkout only")
-    page = reader.open(site / "method" / "00_labels.html")
-    if not page.is_visible("input[type=search]"):
-        page.click(".navbar-toggler")
-        page.wait_for_selector("input[type=search]", state="visible")
-    page.fill("input[type=search]", "find_weights")
-    page.wait_for_selector(".search-result")
-    page.keyboard.press("Enter")
-    page.wait_for_url("**/00a_files.html#find_weights")
-    page.click("text=QC-FER")
-    page.wait_for_load_state()
-    assert page.url.endswith(".html")
-    page.go_back()
-
-
 def test_every_link_leads_somewhere(site):
-    pages = {path: soup_of(path) for path in site.rglob("*.html")}
-    anchors = {path: {tag["id"] for tag in page(id=True)} for path, page in pages.items()}
-    for path, page in pages.items():
-        for link in page(href=True):
-            parts = urlsplit(link["href"])
-            if parts.scheme:
-                assert parts.scheme in ("https", "data"), (path, link["href"])
-                continue
-            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
-            assert target.is_file(), (path, link["href"])
-            if parts.fragment and target in anchors:
-                assert unquote(parts.fragment) in anchors[target], (path, link["href"])
+    check_links(site)
 
 
 # ---- what the pages say
@@ -293,7 +217,7 @@ def test_the_index_lists_runs_newest_first(site):
     assert [cell.code.get_text() for cell in index("th", scope="row")] == ["abcdef012345", "fedcba987654", "0123456789ab"]
     newest = " ".join(index("tr")[3].get_text(" ", strip=True).replace("\xa0", " ").split())
     assert newest == (
-        f"fedcba987654 2026-11-21 {SCRIPT} 3ddfa_v2 54.4 % 52.7 % to 56.0 % n = 3,309 41.8 % 40.1 % to 43.4 % n = 412 Overview"
+        f"fedcba987654 2026-11-21 as they are {SCRIPT} 3ddfa_v2 54.4 % 52.7 % to 56.0 % n = 3,309 41.8 % 40.1 % to 43.4 % n = 412 Overview"
     )
     assert "none 61.0 % 59.3 % to 62.6 % n = 3,309 not measured" in index("tr")[1].get_text(" ", strip=True).replace("\xa0", " ")
 
@@ -430,15 +354,9 @@ def test_a_reference_sanitiser_agrees_on_what_reports_hold(executed):
 # ---- what can go wrong
 
 
-@pytest.fixture
-def reports_only(monkeypatch):
-    "Leave the method out, which is not what these tests are about."
-    monkeypatch.setattr(qcfer.pages.site, "_checkout", lambda: None)
-
-
 def static():
     "The folder of the scripts, in the checkout or in the installed package."
-    package = Path(qcfer.pages.site.__file__).parent
+    package = Path(qcfer.__file__).parent
     return package / "static" if (package / "static").is_dir() else package.parent / "nbs" / "static"
 
 
@@ -446,7 +364,7 @@ def static():
 def installed(tmp_path_factory):
     "Runs code with a copy of the package outside any checkout, as a wheel would put it."
     library = tmp_path_factory.mktemp("lib")
-    shutil.copytree(Path(qcfer.pages.site.__file__).parent, library / "qcfer")
+    shutil.copytree(Path(qcfer.__file__).parent, library / "qcfer")
     shutil.copytree(static(), library / "qcfer" / "static", dirs_exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(library)}
 
@@ -457,10 +375,10 @@ def installed(tmp_path_factory):
 
 
 def build_here(start, folder):
-    return start("import qcfer.pages.site; print(qcfer.pages.site._checkout()); qcfer.pages.site.build_site()", folder)
+    return start("import qcfer.pages.site; qcfer.pages.site.build_site()", folder)
 
 
-def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand, reports_only):
+def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand):
     write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand), ("tsne", by_hand)])
     write_run(tmp_path, "folder", "bbbb", "2026-11-21T10:00:00+00:00", 0.5)
     (tmp_path / "folder" / "unfinished" / "pages").mkdir(parents=True)
@@ -474,7 +392,7 @@ def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand, report
     assert [link.get_text() for link in index.main.ul("a")] == ["Overview"]
 
 
-def test_a_run_across_datasets_is_shown_like_any_other(tmp_path, by_hand, reports_only):
+def test_a_run_across_datasets_is_shown_like_any_other(tmp_path, by_hand):
     write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand)])
     write_run(tmp_path, "folder-to-other", "cccc", "2026-11-22T10:00:00+00:00", 0.5, pages=[("cross", by_hand)])
     path = tmp_path / "folder-to-other" / "cccc" / "run.json"
@@ -490,7 +408,7 @@ def test_a_run_across_datasets_is_shown_like_any_other(tmp_path, by_hand, report
 
 HOSTILE = [
     {"metrics": []},
-    {"metrics": {"test": [1]}, "ids": 7, "versions": "x", "created": 5, "config": None, "counts": [[]]},
+    {"metrics": {"test": [1]}, "ids": 7, "versions": "x", "created": 5, "config": {"conditions": 5}, "counts": [[]]},
     {"conditions": {"raw": None, SCRIPT: {"metrics": {"test": {"accuracy": {"value": 1e999, "n": "many"}}}, "ids": []}}},
     {"metrics": {"test": {"accuracy": {"value": 0.5, "low": [], "high": None, "n": 10**400}}}, "ids": {"embedder": {"a": [SCRIPT]}}},
     {"cross": {"raw": {"test": 5}}, "versus_raw": 3, "seed": {"deep": SCRIPT}},
@@ -498,13 +416,13 @@ HOSTILE = [
 ]
 
 
-def test_no_record_breaks_a_page(tmp_path, reader, reports_only):
+def test_no_record_breaks_a_page(tmp_path, reader):
     for place, record in enumerate(HOSTILE):
         (tmp_path / "set" / f"run{place}").mkdir(parents=True)
-        (tmp_path / "set" / f"run{place}" / "run.json").write_text(json.dumps(record))
+        (tmp_path / "set" / f"run{place}" / "run.json").write_text(json.dumps({"config": {}} | record))
     odd = tmp_path / os.fsdecode(b"caf\xe9 #1%") / "r\"'>"  # no UTF-8
     odd.mkdir(parents=True)
-    (odd / "run.json").write_text(json.dumps({"metrics": {"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}}))
+    (odd / "run.json").write_text(json.dumps({"config": {}, "metrics": {"test": {"accuracy": {"value": 0.5, "low": 0.4, "high": 0.6, "n": 9}}}}))
     with pytest.warns(UserWarning, match="run0"):
         index = build_site(tmp_path)
     for path in (index, index.with_name("comparison.html")):
@@ -514,7 +432,49 @@ def test_no_record_breaks_a_page(tmp_path, reader, reports_only):
     assert len(soup_of(index.with_name("comparison.html")).table.tbody("tr")) == 7
 
 
-def test_no_run_at_all_says_how_to_make_one(tmp_path, reports_only):
+def test_the_index_shows_the_method_and_the_pictures_as_they_are(tmp_path):
+    write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, 0.4)
+    path = tmp_path / "folder" / "aaaa" / "run.json"
+    record = json.loads(path.read_text())
+    turned = {"test": value(0.56, 3309), "profile": value(0.47, 412)}
+    record["conditions"] = {"raw": {"metrics": record["metrics"]}, "geometric+raw": {"metrics": turned}, "geometric": {"metrics": turned}}
+    record["config"]["conditions"] = ["geometric+raw", "geometric"]
+    path.write_text(json.dumps(record))
+    cells = {cell["data-label"]: cell.get_text(" ", strip=True).replace("\xa0", " ") for cell in soup_of(build_site(tmp_path)).main("td")}
+    assert cells["Method"] == "geometric"
+    assert cells["Test accuracy"].startswith("56.0 %") and cells["Test accuracy"].endswith("as they are 50.0 %")
+    assert cells["Profile accuracy"].startswith("47.0 %") and cells["Profile accuracy"].endswith("as they are 40.0 %")
+
+
+def test_an_unchanged_page_is_converted_once(tmp_path, by_hand, monkeypatch):
+    for name in ("aaaa", "bbbb"):
+        write_run(tmp_path, "folder", name, "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand), ("tsne", by_hand)])
+    converted = []
+    convert = qcfer.pages.site._report_body
+    monkeypatch.setattr(qcfer.pages.site, "_report_body", lambda notebook, title: (converted.append(title), convert(notebook, title))[1])
+    before = {path: path.read_bytes() for path in build_site(tmp_path).parent.rglob("*.html")}
+    assert sorted(converted) == ["Overview", "Tsne"]  # the pages of the second run are the same
+    assert {path: path.read_bytes() for path in build_site(tmp_path).parent.rglob("*.html")} == before
+    assert len(converted) == 2
+    changed = new_notebook(cells=[new_markdown_cell("# Changed")])
+    nbformat.write(changed, tmp_path / "folder" / "bbbb" / "pages" / "tsne.ipynb")
+    site = build_site(tmp_path).parent
+    assert converted[2:] == ["Changed"] and soup_of(site / "reports/folder/bbbb/tsne.html").h1.get_text() == "Changed"
+    shutil.rmtree(tmp_path / "folder" / "aaaa")
+    build_site(tmp_path)
+    assert len(list((tmp_path / "cache" / "pages").iterdir())) == 2  # nothing stays that no run has
+
+
+def test_the_book_of_the_method_is_copied_and_linked_where_it_is(tmp_path):
+    assert "Method" not in soup_of(build_site(tmp_path)).nav.get_text()
+    (tmp_path / "cache" / "method").mkdir(parents=True)
+    (tmp_path / "cache" / "method" / "index.html").write_text("<h1>The book</h1>")
+    site = build_site(tmp_path).parent
+    assert soup_of(site / "index.html").nav("a")[-1]["href"] == "method/index.html"
+    assert (site / "method" / "index.html").read_text() == "<h1>The book</h1>"
+
+
+def test_no_run_at_all_says_how_to_make_one(tmp_path):
     assert "qcfer report" in soup_of(build_site(tmp_path / "reports")).main.get_text()
 
 
@@ -526,7 +486,7 @@ def test_somebody_elses_folder_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["site", "index.html"]
 
 
-def test_a_failing_build_leaves_the_old_site(tmp_path, by_hand, monkeypatch, reports_only):
+def test_a_failing_build_leaves_the_old_site(tmp_path, by_hand, monkeypatch):
     write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand)])
     build_site(tmp_path)
     before = {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")}
@@ -534,7 +494,7 @@ def test_a_failing_build_leaves_the_old_site(tmp_path, by_hand, monkeypatch, rep
     with pytest.raises(ValueError, match="need no network"):
         build_site(tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")} == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "site"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "folder", "site"]
 
 
 def wait_for(condition, seconds=60):
@@ -544,8 +504,8 @@ def wait_for(condition, seconds=60):
         time.sleep(0.005)
 
 
-def test_a_killed_build_leaves_the_old_site(out, tmp_path, installed, reports_only):
-    shutil.copytree(out, tmp_path / "reports", ignore=shutil.ignore_patterns("site"))
+def test_a_killed_build_leaves_the_old_site(out, tmp_path, installed):
+    shutil.copytree(out, tmp_path / "reports", ignore=shutil.ignore_patterns("site", "cache"))
     site = build_site(tmp_path / "reports").parent
     before = {path: path.read_bytes() for path in site.rglob("*.html")}
     with build_here(installed, tmp_path) as builder:
@@ -555,13 +515,13 @@ def test_a_killed_build_leaves_the_old_site(out, tmp_path, installed, reports_on
     assert left and {path: path.read_bytes() for path in site.rglob("*.html")} == before
     os.utime(left[0], (0, 0))  # long ago
     build_site(site.parent)
-    assert sorted(path.name for path in site.parent.iterdir()) == sorted([EVIL, "fer2013", "site"])
+    assert sorted(path.name for path in site.parent.iterdir()) == sorted([EVIL, "cache", "fer2013", "site"])
 
 
 def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, installed):
-    shutil.copytree(out, tmp_path / "reports", ignore=shutil.ignore_patterns("site"))
+    shutil.copytree(out, tmp_path / "reports", ignore=shutil.ignore_patterns("site", "cache"))
     with build_here(installed, tmp_path) as builder:
-        assert builder.communicate(timeout=120)[0].strip() == "None"
+        builder.communicate(timeout=120)
     assert builder.returncode == 0
     site = tmp_path / "reports" / "site"
     assert len(list(site.rglob("*.html"))) == 7
@@ -573,72 +533,6 @@ def test_the_modules_import_is_light():
     heavy = ("nbconvert", "nbdev", "bs4", "jinja2", "matplotlib")
     code = f"import sys, qcfer.pages.site; print([name for name in {heavy} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
-
-
-# ---- the method book
-
-
-@pytest.fixture(scope="module")
-def book(tmp_path_factory):
-    "A small book: a chapter with a formula, two drawings and an example that must not run, and one whose module is missing."
-    if not _checkout():
-        pytest.skip("the method notebooks are published from a checkout only")
-    root = tmp_path_factory.mktemp("checkout")
-    shutil.copy(_checkout().parent / "settings.ini", root)
-    (root / "nbs").mkdir()
-    for name in ("_quarto.yml", "styles.css"):
-        shutil.copy(_checkout() / name, root / "nbs")
-    svg = "<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'><clipPath id='a'/><circle r='4'/></svg>"
-    drawing = new_output("display_data", {"image/svg+xml": svg})
-    cells = [
-        new_markdown_cell("# Labels\n\n> One order."),
-        new_code_cell("#| default_exp labels"),
-        new_code_cell(
-            "#| export\nHELPER = 1\n'What it is.'", outputs=[new_output("execute_result", {"text/plain": "'What it is.'"})]
-        ),
-        new_code_cell("#| export\ndef label_index(name): ...\n"),
-        new_markdown_cell("## Weights\n\nA class weighs $w_c = \\frac{N}{C n_c}$; see `label_index` and `qcfer.core.labels`."),
-        new_code_cell("#| hide\nimport secrets"),
-        new_code_cell("import pathlib\npathlib.Path('ran').touch()", outputs=[drawing, drawing]),
-    ]
-    nbformat.write(new_notebook(cells=cells), root / "nbs" / "00_labels.ipynb")
-    broken = [new_markdown_cell("# Later"), new_code_cell("#| default_exp absent"), new_code_cell("#| export\ndef later(): ...")]
-    nbformat.write(new_notebook(cells=broken), root / "nbs" / "01_absent.ipynb")
-    with pytest.warns(UserWarning, match="01_absent.ipynb; found ModuleNotFoundError.*published as it stands"):
-        assert _write_method(root / "nbs", root / "book") == "00_labels.html"
-    return root / "book"
-
-
-def test_a_chapter_shows_documentation_then_folded_source(book):
-    page = soup_of(book / "00_labels.html").main
-    heading = page.find(id="label_index")
-    assert heading.name == "h3"
-    fold = heading.find_next("details")
-    assert fold.summary.get_text() == "Source" and "def label_index(name)" in fold.get_text() and not fold.has_attr("open")
-    assert "HELPER = 1" in page.find("code").get_text()  # it has no documentation, so it stays open
-    assert page.get_text().count("What it is.") == 1  # once in the source, not again as an output
-    assert "secrets" not in page.get_text()
-    assert [link["href"] for link in page("a") if link.code] == ["00_labels.html#label_index", "00_labels.html"]
-
-
-def test_building_the_book_runs_no_example(book):
-    assert not list(book.parent.rglob("ran")) and not Path("ran").exists()
-    assert sorted(path.name for path in (book.parent / "nbs").iterdir()) == [
-        "00_labels.ipynb",
-        "01_absent.ipynb",
-        "_quarto.yml",
-        "styles.css",
-    ]
-
-
-def test_formulas_and_drawings_need_nothing_from_elsewhere(book, reader):
-    page = reader.open(book / "00_labels.html")
-    assert page.locator("main svg").count() == 0
-    assert page.evaluate("[...document.images].map(image => [image.naturalWidth > 0, image.alt])") == [
-        [True, "w_c = \\frac{N}{C n_c}"],
-        [True, "Figure: Weights"],
-        [True, "Figure: Weights"],
-    ]
 
 
 def test_numbers_are_set_right_in_columns_of_numbers():

@@ -56,6 +56,7 @@ function show() {
   }));
   badge("gate", face.gate);
   $("reason").textContent = face.reason;
+  $("reason").hidden = !face.reason;
   badge("yours", verdicts.get(face.key), "not yet decided");
 }
 

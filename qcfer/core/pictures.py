@@ -18,11 +18,11 @@ from PIL import Image, UnidentifiedImageError
 
 from .files import sha256
 
-# %% ../../nbs/03_pictures.ipynb #3ac3a315
+# %% ../../nbs/03_pictures.ipynb #0c5b72dd
 class ImageError(ValueError):
     "A picture cannot be used; the message says why."
 
-# %% ../../nbs/03_pictures.ipynb #556abba6
+
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 MAX_PIXELS = 64_000_000  # a decoded RGB picture of 192 MB; a header alone can claim far more

@@ -6,6 +6,7 @@
 __all__ = ['Entry', 'Registry']
 
 # %% ../../nbs/06_registry.ipynb #02b785f1
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -22,12 +23,14 @@ class Entry:
     thing : what was registered.
     help : how to write it and what it is, in a line.
     facts : whatever the room says of each of its things.
+    module : where it was registered.
     """
 
     name: str
     thing: object
     help: str = ""
     facts: dict = field(default_factory=dict)
+    module: str = ""
 
 # %% ../../nbs/06_registry.ipynb #b657a511
 class Registry(Mapping):
@@ -43,13 +46,14 @@ class Registry(Mapping):
         self.kind, self._room, self._entries = kind, room, {}
 
     def __call__(self, name: str, help: str = "", **facts) -> Callable:
-        "Register what the returned decorator is given; raises `ValueError` for a name that is taken."
+        "Register what the returned decorator is given; raises `ValueError` for a name that is taken, unless from a notebook at work."
+        module = sys._getframe(1).f_globals.get("__name__", "")
 
         def register(thing):
-            if name in self._entries:
-                taken = getattr(self._entries[name].thing, "__module__", "elsewhere")
-                raise ValueError(f"expected each {self.kind} once; found {name!r} again, which {taken} has registered")
-            self._entries[name] = Entry(name, thing, help, facts)
+            taken = self._entries.get(name)
+            if taken and "__main__" not in (taken.module, module):
+                raise ValueError(f"expected each {self.kind} once; found {name!r} again, which {taken.module} has registered")
+            self._entries[name] = Entry(name, thing, help, facts, module)
             return thing
 
         return register
@@ -57,9 +61,9 @@ class Registry(Mapping):
     def find(self, spec: str) -> Entry:
         "The entry of a name or of a spec that begins with one; raises `ValueError` with the known ones."
         self._load()
-        found = self._entries.get(spec) or self._entries.get(spec.partition(":")[0] + ":")
+        found = self._entries.get(spec) or self._entries.get("".join(spec.partition(":")[:2]))
         if found is None:
-            known = "; ".join(entry.help or entry.name for entry in self._entries.values())
+            known = "; ".join(entry.help or entry.name for _, entry in sorted(self._entries.items()))
             raise ValueError(f"expected {'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}: {known}; found {spec!r}")
         return found
 
@@ -76,6 +80,6 @@ class Registry(Mapping):
         return len(self._entries)
 
     def _load(self):
-        room, self._room = self._room, ""
-        for module in iter_modules(import_module(room).__path__) if room else ():
-            import_module(f"{room}.{module.name}")
+        for module in iter_modules(import_module(self._room).__path__) if self._room else ():
+            import_module(f"{self._room}.{module.name}")
+        self._room = ""

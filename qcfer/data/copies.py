@@ -13,18 +13,19 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from .manifest import DATASETS, FaceImages
+from .layouts import get_dataset
+from .manifest import FaceImages
 
 # %% ../../nbs/14_copies.ipynb #81583b5c
 SPLIT_PAIRS = (("train", "test"), ("val", "test"), ("train", "val"))
 
 
 def content_keys(
-    name: str,  # a key of `DATASETS`
+    name: str,  # a registered set
     manifest: pd.DataFrame,
 ) -> np.ndarray:  # (N,) texts, equal for copies
     "What two rows must share to be copies of each other."
-    if DATASETS[name].group == "pixels":
+    if get_dataset(name).group == "pixels":
         return manifest["group"].to_numpy(dtype=object)
     return np.array(FaceImages(manifest, "").keys, dtype=object)
 

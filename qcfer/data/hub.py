@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['HUB_PREFIX', 'HUB', 'has_hub', 'load_hub', 'hub_columns', 'unpack_hub', 'read_hub']
 
-# %% ../../nbs/12_hub.ipynb #e1e461d1
+# %% ../../nbs/12_hub.ipynb #20e11856
 import os
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from ..core.files import sha256
 from ..core.labels import CLASSES, label_index
-from .layouts import NOT_UNPACKED, ROW, SPLITS, Dataset, DatasetError, not_unpacked, read_folder, shown, unpack_once
 from ..core.pictures import ImageError, decode_image
+from .label_files import DatasetError, shown
+from .layouts import SPLITS, Dataset, dataset, read_folder
+from .unpacked import not_unpacked, unpack_once, write_pictures
 
 # %% ../../nbs/12_hub.ipynb #c3d7d7fc
 HUB_PREFIX = "hf:"
@@ -30,14 +31,6 @@ def has_hub(folder: Path) -> bool:
     "Whether a folder holds a set that `save_to_disk` wrote, or Parquet files."
     return any((folder / name).is_file() for name in _SAVED) or bool(_parquet_files(folder))
 
-# %% ../../nbs/12_hub.ipynb #027ecf7f
-def _library():
-    try:
-        import datasets
-    except ImportError:
-        raise DatasetError("expected the package datasets; found none: pip install 'qcfer[hub]'") from None
-    return datasets
-
 # %% ../../nbs/12_hub.ipynb #8e4290c6
 def _by_split(files):
     "{split: file names}: the file's first word tells the split; all are train where one of them tells none."
@@ -48,7 +41,15 @@ def _by_split(files):
         for split in (sorted(set(names)) if known else ["train"])
     }
 
-# %% ../../nbs/12_hub.ipynb #fb450a55
+# %% ../../nbs/12_hub.ipynb #975f04cb
+def _library():
+    try:
+        import datasets
+    except ImportError:
+        raise DatasetError("expected the package datasets; found none: pip install 'qcfer[hub]'") from None
+    return datasets
+
+
 _LIBRARY_ERRORS = (OSError, ValueError, TypeError, KeyError, RuntimeError)
 
 
@@ -105,9 +106,9 @@ def _meaning(names):
         raise DatasetError(f"expected class names such as {', '.join(CLASSES)}; found {found}")
     return labels
 
-# %% ../../nbs/12_hub.ipynb #2d79e67c
+# %% ../../nbs/12_hub.ipynb #e1650472
 def _hub_rows(parts):
-    "(name without suffix, label, split, picture bytes or None, reason) of every row."
+    "The rows of all parts for `write_pictures`."
     library = _library()
     split_of = {split: SPLITS.get(split.lower(), "") if len(parts) > 1 else "" for split in parts}
     if len(parts) > 1 and not all(split_of.values()):
@@ -117,32 +118,22 @@ def _hub_rows(parts):
         names = getattr(part.features[label], "names", None)
         meaning = _meaning(names if names else part.unique(label))
         rows = part.cast_column(image, library.Image(decode=False)).select_columns([image, label])
-        for number, row in enumerate(tqdm(rows, desc="unpack", unit="picture", leave=False, disable=None)):
+        for number, row in enumerate(rows):
             value = row[label]
             name = names[value] if names and value is not None and 0 <= value < len(names) else value
             index = meaning.get(name, -1)
-            folder = f"{split_of[split]}/{CLASSES[index] if index >= 0 else 'other'}".lstrip("/")
-            data = (row[image] or {}).get("bytes")
-            yield f"{folder}/{number:06d}", index, split_of[split], data, "" if index >= 0 else shown(str(name))[:40]
+            picture, reason = (None, shown(str(name))[:40]) if index < 0 else _picture((row[image] or {}).get("bytes"))
+            yield f"{number:06d}", index, split_of[split], "", picture, reason
 
-# %% ../../nbs/12_hub.ipynb #87f9ed65
-def _write_hub(rows, folder):
-    "Write pictures into class folders, and a list of those that are left out."
-    left_out = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, label, split, data, reason in rows:
-        try:
-            picture = None if reason else decode_image(data) if data else None
-        except ImageError as error:
-            picture, reason = None, str(error)
-        if picture is None:
-            left_out.append((f"{name}.png", label, split, "", reason or "the row holds no bytes of a picture"))
-        else:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            picture.save(folder / f"{name}.png", compress_level=1)
-    pd.DataFrame(left_out, columns=list(ROW)).to_csv(folder / NOT_UNPACKED, index=False)
 
-# %% ../../nbs/12_hub.ipynb #0e533c60
+def _picture(data):
+    "(picture, '') or (None, why there is none)."
+    try:
+        return (decode_image(data), "") if data else (None, "the row holds no bytes of a picture")
+    except ImageError as error:
+        return None, str(error)
+
+# %% ../../nbs/12_hub.ipynb #04c71e0e
 def unpack_hub(
     source: str | os.PathLike,  # a folder, or 'hf:owner/name'
     out: str | os.PathLike,  # the folder to unpack below
@@ -150,21 +141,23 @@ def unpack_hub(
     "Write the pictures of a set in the Hugging Face format as PNG into class folders, once a content."
     parts = load_hub(source, Path(out) / "cache" / "huggingface")
     target = Path(out) / "pictures" / f"hf-{sha256(*(f'{split} {part._fingerprint}' for split, part in parts.items()))[:16]}"
-    return unpack_once(target, lambda folder: _write_hub(_hub_rows(parts), folder))
+    return unpack_once(target, lambda folder: write_pictures(_hub_rows(parts), folder, sum(map(len, parts.values()))))
 
-# %% ../../nbs/12_hub.ipynb #1825df7a
+
 def read_hub(root: Path) -> pd.DataFrame:
     "The rows of what `unpack_hub` wrote, or was told not to."
-    left_out = pd.DataFrame(not_unpacked(root), columns=list(ROW))
-    return pd.concat([read_folder(root), left_out], ignore_index=True).astype({"label": int})
+    return pd.concat([read_folder(root), not_unpacked(root)], ignore_index=True).astype({"label": int})
 
-
-HUB = Dataset(
-    layouts=(has_hub,),
-    words="a folder that save_to_disk wrote, or Parquet files with a column of pictures and one of named classes "
-    "(or --root hf:owner/name)",
-    read=read_hub,
-    unpack=unpack_hub,
-    group="pixels",
-    complete=False,
+# %% ../../nbs/12_hub.ipynb #16ea0e57
+HUB = dataset("hf", help="hf (a set in the Hugging Face format, from a folder or as --root hf:owner/name)", params={})(
+    Dataset(
+        layouts=(has_hub,),
+        words="a folder that save_to_disk wrote, or Parquet files with a column of pictures and one of named classes "
+        "(or --root hf:owner/name)",
+        read=read_hub,
+        unpack=unpack_hub,
+        group="pixels",
+        complete=False,
+        prefix=HUB_PREFIX,
+    )
 )

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['class_indices', 'check_same_length', 'confusion', 'share_of', 'rates_of_counts', 'group_codes', 'group_counts',
-           'resample_groups', 'percentile_metric', 'Metric', 'rate_metric', 'mean_of_rates', 'compare', 'holm']
+           'resample_groups', 'drawn_shares', 'percentile_metric', 'Metric', 'rate_metric', 'mean_of_rates', 'compare',
+           'holm']
 
 # %% ../../nbs/70_bootstrap.ipynb #1c81725f
 import re
@@ -77,11 +78,22 @@ def group_counts(cells, n_cells, groups):  # (N,) cell of each row -> (groups, n
 def resample_groups(counts, n_boot, seed):  # (groups, cells) -> (n_boot, cells): the sums of as many groups, drawn with replacement
     as_bytes = counts.view(f"V{counts.shape[1] * counts.itemsize}").ravel()  # fifty times faster to sort than rows of numbers
     _, first, copies = np.unique(as_bytes, return_index=True, return_counts=True)
-    kinds, chances = counts[first].astype(float), copies / len(counts)
-    rng = np.random.default_rng(seed)
+    return _drawn_sums(counts[first].astype(float), copies, n_boot, seed)
+
+
+def drawn_shares(hits, groups, n_boot, seed):  # (N, T) bool -> (n_boot, T): of T ways to answer, the share of hits in each draw
+    codes = group_codes(groups, len(hits))
+    sums = np.zeros((codes.max() + 1, hits.shape[1] + 1))
+    np.add.at(sums, codes, np.column_stack([hits, np.ones(len(hits))]))
+    totals = _drawn_sums(sums, np.ones(len(sums)), n_boot, seed)
+    return totals[:, :-1] / totals[:, -1:]
+
+
+def _drawn_sums(kinds, copies, n_boot, seed):  # (K, cells) kinds of groups, (K,) how many of each -> (n_boot, cells)
+    groups, rng = int(copies.sum()), np.random.default_rng(seed)
     chunk = max(1, 2_000_000 // len(kinds))
     sizes = [min(chunk, n_boot - start) for start in range(0, n_boot, chunk)]
-    return np.concatenate([rng.multinomial(len(counts), chances, size).astype(float) @ kinds for size in sizes])
+    return np.concatenate([rng.multinomial(groups, copies / groups, size).astype(float) @ kinds for size in sizes])
 
 
 def percentile_metric(value, draws, n):

@@ -9,6 +9,7 @@ __all__ = ['BINS', 'probability_array', 'scale', 'fit_temperature', 'reliability
 import numpy as np
 import pandas as pd
 
+from ..core.labels import CLASSES, PROBABILITIES
 from qcfer.evaluate.bootstrap import (
     check_same_length,
     class_indices,
@@ -18,16 +19,12 @@ from qcfer.evaluate.bootstrap import (
     resample_groups,
     share_of,
 )
-from ..core.labels import CLASSES
 
 # %% ../../nbs/72_calibration.ipynb #302b8abc
-_PROBABILITIES = [f"p_{name}" for name in CLASSES]
-
-
 def probability_array(rows):  # -> (N, 7) float64; None without rows, columns or known values
-    if rows is None or not len(rows) or not set(_PROBABILITIES) <= set(rows.columns):
+    if rows is None or not len(rows) or not set(PROBABILITIES) <= set(rows.columns):
         return None
-    p = rows[_PROBABILITIES].to_numpy(float)
+    p = rows[PROBABILITIES].to_numpy(float)
     return None if np.isnan(p).all() else _checked(p)
 
 

@@ -10,11 +10,11 @@ __all__ = ['MIN_GROUPS', 'yaw_curve', 'margin', 'margin_difference', 'spread', '
 import numpy as np
 import pandas as pd
 
-from .calibration import probability_array
-from .bootstrap import class_indices, group_counts, percentile_metric, resample_groups
-from .fidelity import mean_metric
 from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
+from .bootstrap import class_indices, group_counts, percentile_metric, resample_groups
+from .calibration import probability_array
+from .fidelity import mean_metric
 from .scores import face_key
 
 # %% ../../nbs/74_curves.ipynb #d689a9d5
@@ -37,6 +37,23 @@ def _right(rows):  # (N,) bool
 
 def _known_pose(rows):  # the rows whose yaw is known
     return rows[np.isfinite(rows.yaw.to_numpy(float))] if "yaw" in rows else rows[:0]
+
+
+def _cells(rows):  # (N,) whole degrees of |yaw|, twice, and one more for the right faces: 0..181
+    return np.minimum(np.rint(np.abs(rows.yaw.to_numpy(float))), 90).astype(np.int64) * 2 + _right(rows)
+
+
+def _local_share(counts, weights):  # (..., 182) faces, (91, Q) -> (..., Q) weighted share of the right ones; NaN without a face
+    hits, whole = counts[..., 1::2] @ weights, (counts[..., ::2] + counts[..., 1::2]) @ weights
+    return np.divide(hits, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+
+
+def _power_sums(by_group):  # (groups, Q) -> sums, sums of squares
+    return by_group.sum(0), (by_group**2).sum(0)
+
+
+def _known(column, enough):  # JSON has no NaN
+    return [float(value) if known else None for value, known in zip(column, enough)]
 
 # %% ../../nbs/74_curves.ipynb #982dd1ed
 MIN_GROUPS = 20
@@ -71,23 +88,6 @@ def yaw_curve(
     low, high = np.nanpercentile(np.where(enough, draws, 0), [2.5, 97.5], axis=0)
     band = {key: _known(column, enough) for key, column in (("value", value), ("low", low), ("high", high))}
     return {"yaw": grid.tolist()} | band | {"n": n.round(1).tolist(), "bandwidth": float(bandwidth)}
-
-# %% ../../nbs/74_curves.ipynb #c948c418
-def _cells(rows):  # (N,) whole degrees of |yaw|, twice, and one more for the right faces: 0..181
-    return np.minimum(np.rint(np.abs(rows.yaw.to_numpy(float))), 90).astype(np.int64) * 2 + _right(rows)
-
-
-def _local_share(counts, weights):  # (..., 182) faces, (91, Q) -> (..., Q) weighted share of the right ones; NaN without a face
-    hits, whole = counts[..., 1::2] @ weights, (counts[..., ::2] + counts[..., 1::2]) @ weights
-    return np.divide(hits, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
-
-
-def _power_sums(by_group):  # (groups, Q) -> sums, sums of squares
-    return by_group.sum(0), (by_group**2).sum(0)
-
-
-def _known(column, enough):  # JSON has no NaN
-    return [float(value) if known else None for value, known in zip(column, enough)]
 
 # %% ../../nbs/74_curves.ipynb #e0ee7166
 def _aligned(tables):  # {name: predictions of one condition} -> the same, by split and face, sorted

@@ -8,8 +8,8 @@ __all__ = ['ANGLES', 'OUTER_EYE_CORNERS', 'mean_metric', 'pose_offset', 'pose_er
 # %% ../../nbs/73_fidelity.ipynb #1ae72375
 import numpy as np
 
-from .bootstrap import group_codes, percentile_metric, resample_groups
 from ..core.yaw import YAW_BINS, yaw_bin
+from .bootstrap import group_codes, percentile_metric, resample_groups
 
 # %% ../../nbs/73_fidelity.ipynb #dea58c8d
 def mean_metric(values, groups, n_boot, seed):  # (N,) numbers -> metric

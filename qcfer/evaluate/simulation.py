@@ -9,9 +9,9 @@ __all__ = ['FREQUENCIES', 'CORRELATION', 'SETTINGS', 'world', 'truth', 'coverage
 import numpy as np
 import pandas as pd
 
+from ..core.labels import CLASSES
 from .bootstrap import compare, holm
 from .scores import score
-from ..core.labels import CLASSES
 
 # %% ../../nbs/76_simulation.ipynb #acc70aad
 FREQUENCIES = np.array([0.139, 0.015, 0.143, 0.251, 0.173, 0.168, 0.111])

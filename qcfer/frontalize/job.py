@@ -62,7 +62,7 @@ class Frontalizer(Protocol):
         "Turn faces to the front."
         ...
 
-# %% ../../nbs/51_job.ipynb #4313ab71
+# %% ../../nbs/51_job.ipynb #b0597ed9
 def _result_name(
     key: str,  # the picture's content key
     pose: np.ndarray,  # (3,) degrees
@@ -73,7 +73,7 @@ def _result_name(
     numbers = [np.nan_to_num(np.asarray(part, "<f4") + np.float32(0), nan=np.float32(-1e30)).tobytes() for part in (pose, landmarks)]
     return sha256(key, frontalizer.id, *numbers)
 
-# %% ../../nbs/51_job.ipynb #f3285fdd
+
 def _home(folder, frontalizer):
     "The folder of a backend's results: a readable name, and a hash because two ids may read alike."
     slug = re.sub(r"[^A-Za-z0-9]+", "-", frontalizer.id).strip("-")[:60]
@@ -164,7 +164,7 @@ class _Runner:
             return []
         return [result for face in faces for result in self._some([face])]
 
-# %% ../../nbs/51_job.ipynb #201c0a01
+# %% ../../nbs/51_job.ipynb #48b51789
 STATUSES = ("kept", "done", "failed", "pending")
 "What became of a face: not turned, turned, failed, or not reached yet."
 
@@ -177,7 +177,7 @@ def fate_table(turned, fates):
     table.insert(0, "turned", turned)
     return table
 
-# %% ../../nbs/51_job.ipynb #bd31c12c
+
 def _checked_faces(images, poses, landmarks):
     "Poses (N, 3) and landmarks (N, 68, 2) as float32; raises `ValueError` unless there is one of each for every picture."
     poses, landmarks = np.asarray(poses, np.float32), np.asarray(landmarks, np.float32)
@@ -249,7 +249,7 @@ def _written(
 def _outcome(result):
     return result if isinstance(result, Exception) else result.result()
 
-# %% ../../nbs/51_job.ipynb #53ff7bd3
+# %% ../../nbs/51_job.ipynb #80497fab
 def frontalize_faces(
     frontalizer: Frontalizer,
     images: FaceImages,  # N faces, a lazy sequence with `keys`
@@ -281,7 +281,7 @@ def frontalize_faces(
 def _failed(error):
     return "failed", "", "", (str(error) or type(error).__name__).splitlines()[0]
 
-# %% ../../nbs/51_job.ipynb #d9713116
+
 _STALE_S = 3600  # a temporary file that nobody has touched for so long belongs to a job that was killed
 
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PEOPLE_SEED', 'RIDGES', 'Training', 'render_pairs', 'evidence', 'learn', 'trained', 'Refined']
 
-# %% ../../nbs/55_refined.ipynb #8de869de
+# %% ../../nbs/55_refined.ipynb #13d41c69
 import json
 import os
 import shutil
@@ -21,10 +21,10 @@ from scipy.linalg import solve
 from tqdm import tqdm
 
 from ..core.files import WeightsError, atomic_path, cache_dir, code_hash, file_sha256, sha256
-from .conditions import frontalizer
-from .geometric import Geometric
 from ..core.labels import CLASSES
 from ..core.yaw import is_profile
+from .conditions import frontalizer
+from .geometric import Geometric
 from ..posebench.generate import draw_expression, prepare_heads, settings, start_worker, worker_state
 from ..posebench.look import draw_look
 from ..posebench.renderer import View, draw_scene, draw_view

@@ -25,7 +25,7 @@ from ..core.files import resources
 from ..core.labels import CLASSES
 from .gate import SCORES
 
-# %% ../../nbs/59_review.ipynb #db22218f
+# %% ../../nbs/59_review.ipynb #edfa6821
 _WORDS = ("accept", "revert", "undo")
 
 
@@ -36,7 +36,7 @@ def _event(line):
         raise ValueError("no decision")
     return event
 
-# %% ../../nbs/59_review.ipynb #2a05cb60
+
 def _read(journal):
     "The events of a journal, and how many bytes they take; raises `ValueError` for a line that is none, unless it is a torn last one."
     data = Path(journal).read_bytes() if Path(journal).exists() else b""
@@ -170,9 +170,13 @@ class Journal:
     def __exit__(self, *_):
         self.close()
 
-# %% ../../nbs/59_review.ipynb #8a76acb8
+# %% ../../nbs/59_review.ipynb #946bf262
 def _number(value):
     return round(float(value), 4) if pd.notna(value) else None
+
+
+def _text(value):
+    return value if isinstance(value, str) else ""
 
 
 def _faces(judged):
@@ -183,7 +187,7 @@ def _faces(judged):
     gate = judged["gate"] if "gate" in judged else judged["verdict"]
     faces = {}
     for row, face in enumerate(judged.assign(gate=gate).to_dict("records")):
-        facts = {"key": face["key"], "name": face["image"], "gate": face["gate"], "reason": face.get("reason", "")}
+        facts = {"key": face["key"], "name": face["image"], "gate": face["gate"], "reason": _text(face.get("reason"))}
         facts["class"] = CLASSES[int(face["label"])] if "label" in face else None
         facts["yaw"] = _number(face.get("yaw"))
         facts["scores"] = {name: _number(face[name]) for name in SCORES if name in face}
