@@ -91,6 +91,12 @@ def test_the_tables_of_the_overview_hold_the_record(demo):
     assert f"The {demo.record['afp']['n_components']} components" in overview.directions(demo).says[0].data
 
 
+def test_drawn_faces_are_said_to_be_no_result_wherever_the_page_is_made(demo, monkeypatch):
+    monkeypatch.chdir(demo.path.parents[1])  # as pages are made, so that no path of the machine stands in them
+    for path in (demo.path, demo.path.relative_to(demo.path.parents[1])):
+        assert "nothing here is a result" in overview.headline(type(demo)(path)).data
+
+
 def test_a_run_too_small_for_a_map_has_none(demo):
     other = type(demo)(demo.path)
     other.projections = other.projections.head(0)

@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from qcfer.frontalize.conditions import get_frontalizer, prompt_conditions, show
 from qcfer.frontalize.job import frontalize_faces
 from qcfer.frontalize.prompt import get_prompt
 from qcfer.frontalize.qwen import PRESETS, Preset, Qwen
-from qcfer.pages.exhibits import side_by_side
+from qcfer.run.thumbnails import side_by_side
 
 TRIAL = Preset(batch_size=3, steps=2, dtype="float32")
 
@@ -196,8 +197,9 @@ def test_one_run_of_two_prompts_and_two_seeds_makes_four_sets_of_pictures(models
     again = frontalize_faces(backend, images, poses, landmarks, tmp_path / "out" / "cache" / "frontalized", limit=0)
     assert again["status"].tolist() == ["done", "done", "done", "kept"]
     letters = prompt_conditions(list(made))
-    sheet = side_by_side(manifest, images, {letters[name]: made[name][0] for name in letters})
-    assert "".join(letters.values()) == "ABCD" and sheet.count("<img") == 3 * 5
+    study = SimpleNamespace(manifest=manifest, images=images, config=SimpleNamespace(seed=0))
+    sheet = side_by_side(study, {letters[name]: made[name][0] for name in letters})
+    assert "".join(letters.values()) == "ABCD" and len(sheet) == 3 * 5
 
 
 # Ways to load

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 import pytest
-from bs4 import BeautifulSoup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -24,8 +23,6 @@ from qcfer.data.cartoons import draw_face
 from qcfer.core.labels import CLASSES
 from qcfer.frontalize.gate import Thresholds, judge, reasons
 from qcfer.frontalize.review import HEADERS, Journal, _faces, apply_verdicts, make_app, read_verdicts, serve
-from qcfer.pages.exhibits import failures, gallery
-from qcfer.pages.site import _sanitise
 
 EVIL = "<img src=x onerror=\"document.title='evil'\">.png"
 PROGRAM = """
@@ -497,41 +494,3 @@ def test_tables_that_do_not_fit_are_refused(tmp_path):
             make_app(judged.drop(columns=["key", "verdict"]), pictures, pictures, journal, "token")
     with pytest.raises(ValueError, match="found no verdict"):
         serve(judged.drop(columns="verdict"), pictures, pictures, tmp_path / "other.jsonl")
-
-
-# ---- the gallery
-
-
-def cells(html):
-    return BeautifulSoup(html, "html.parser")
-
-
-def test_the_gallery_holds_each_class_and_bin():
-    judged = table()
-    pictures = [draw_face(CLASSES[label], seed=1, size=48) for label in judged["label"]]
-    soup = cells(gallery(judged, pictures, pictures, per_cell=2, side=32))
-    assert [row.get_text() for row in soup("th", scope="row")] == list(CLASSES)
-    assert [head.get_text() for head in soup.thead("th")] == ["class", "large", "extreme"]
-    sizes = [sum(min(2, n) for n in group.groupby(group["yaw"].abs() > 45).size()) for _, group in judged.groupby("label")]
-    assert [len(row("img")) for row in soup.tbody("tr")] == sizes
-    assert all(image["src"].startswith("data:image/jpeg;base64,") for image in soup("img"))
-    assert gallery(judged, pictures, pictures, seed=1) == gallery(judged, pictures, pictures, seed=1)
-
-
-def test_the_gallery_shows_names_as_text_and_passes_the_page_filter():
-    judged, pictures = table(1), [Image.new("RGB", (8, 8))]
-    html = gallery(judged, pictures, pictures)
-    soup = cells(html)
-    assert [image["alt"] for image in soup("img")] == [f"{EVIL}: original and frontalized; revert"]
-    filtered = cells(html)
-    _sanitise(filtered)
-    assert str(filtered) == str(soup)
-
-
-@pytest.mark.parametrize("score, worst", [("embedder", [0, 1, 2]), ("residual_yaw", None), ("agreement", None)])
-def test_the_worst_come_first(score, worst):
-    judged, pictures = table(), [Image.new("RGB", (8, 8))] * 24
-    worst = worst or judged[score].sort_values(ascending=score != "residual_yaw").index[:3].tolist()
-    images = cells(failures(judged, pictures, pictures, score, count=3))("img")
-    assert [image["alt"].rsplit(": original", 1)[0] for image in images] == judged["image"][worst].tolist()
-    assert len(cells(failures(judged, pictures, pictures, "agreement", count=99))("img")) == 23  # not the unmeasured one

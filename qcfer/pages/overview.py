@@ -34,7 +34,7 @@ def headline(
     else:
         words.append("No test face is turned beyond 30°." if "yaw_bins" in run.metrics else "The head pose of the faces is not known.")
     words.append("In brackets stand 95 % intervals.")
-    if run.path.parents[1].name == "demo":
+    if run.path.absolute().parents[1].name == "demo":
         words.append("*These are drawn faces that try out the page; nothing here is a result.*")
     return Markdown(" ".join(words))
 

@@ -46,13 +46,13 @@ def read_template(path: str | os.PathLike) -> Template:
         about, cells = notebook["metadata"], notebook["cells"]
         told = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
         kernel, place = about.get("kernelspec", {}).get("name"), about.get("qcfer", {})
+        template = Template(path, **{key: value for key, value in place.items() if key in ("order", "needs")})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"expected a template, a notebook, in {path}; found something else") from None
     if not kernel:
         raise ValueError(f"expected a kernelspec in the metadata of the template {path}; found none: save it once with Jupyter")
     if not any(re.search(r"^report\s*[:=]", "".join(cell["source"]), re.MULTILINE) for cell in told):
         raise ValueError(f"expected a cell tagged `parameters` that sets `report` in the template {path}; found none")
-    template = Template(path, **{key: value for key, value in place.items() if key in ("order", "needs")})
     if not isinstance(template.order, int | float) or not isinstance(template.needs, str):
         raise ValueError(f"expected qcfer: {{order: NUMBER, needs: KEY}} in the metadata of the template {path}; found {place}")
     return template
