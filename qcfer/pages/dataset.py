@@ -108,7 +108,8 @@ def _sizes(manifest):
     boxed = "left" in manifest
     width = manifest["right"] - manifest["left"] if boxed else manifest["width"]
     height = manifest["bottom"] - manifest["top"] if boxed else manifest["height"]
-    rows = [(name, np.quantile(side, (0, 0.05, 0.5, 0.95, 1)).astype(int).tolist()) for name, side in (("width", width), ("height", height))]
+    shares = (0, 0.05, 0.5, 0.95, 1)
+    rows = [(name, np.quantile(side, shares).astype(int).tolist()) for name, side in (("width", width), ("height", height))]
     shorter = np.minimum(width, height)
     shape = _bars(shorter, np.linspace(0, int(np.quantile(shorter, 0.99)) + 1, 31).round(), " px")
     return {"of": "face" if boxed else "picture", "rows": rows, "shorter": shape}
