@@ -12,6 +12,7 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 .PHONY: report test lab notebooks readme clean
 
 report: $(READY) .venv/.mesa
+	$(BIN)/python .ci/book.py "$(OUT)/cache/method"
 	$(BIN)/qcfer report $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)"
 
 test: $(READY) .venv/.mesa .venv/.browser
