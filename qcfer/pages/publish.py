@@ -78,7 +78,7 @@ def check_templates(
     return sorted(map(read_template, paths), key=lambda template: (template.order, template.path.stem))
 
 # %% ../../nbs/99_publish.ipynb #8c7e321a
-_NOT_ON_A_PAGE = ("publish", "site", "comparison", "dataset")
+_NOT_ON_A_PAGE = ("publish", "site", "comparison", "dataset", "templates")
 
 
 @cache
