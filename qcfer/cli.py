@@ -211,7 +211,7 @@ def finetune(dataset: Dataset, /, *, options: Options = None, model: str = "timm
         At most; val decides when to stop.
     """
     from qcfer.embed.finetune import finetune as train_network
-    from qcfer.embed.torch import is_plumbing
+    from qcfer.embed.torch_networks import is_plumbing
     from qcfer.evaluate.scores import evaluate
 
     study = _study(dataset, options)

@@ -17,11 +17,11 @@ from qcfer.core.device import check_device
 from qcfer.core.files import WeightsError, file_sha256, sha256
 from qcfer.core.model_cache import compute, cores, stacked
 from qcfer.embed import lite0 as lite0_module
-from qcfer.embed import torch as torch_module
+from qcfer.embed import torch_networks as torch_module
 from qcfer.embed.base import Embedder, embedder
 from qcfer.embed.embedders import get_embedder
 from qcfer.embed.lite0 import EffNetLite0, lite0_weights
-from qcfer.embed.torch import TorchEmbedder, is_plumbing, timm_network
+from qcfer.embed.torch_networks import TorchEmbedder, is_plumbing, timm_network
 
 torch = pytest.importorskip("torch")
 

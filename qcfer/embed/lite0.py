@@ -213,7 +213,7 @@ class EffNetLite0(Embedder):
         "The same weights in timm's architecture, for ONNX Runtime knows no gradients; both list tensors in the order of their work."
         import torch
 
-        from qcfer.embed.torch import import_library
+        from qcfer.embed.torch_networks import import_library
 
         network = import_library("timm").create_model("tf_efficientnet_lite0", pretrained=False)
         network.load_state_dict(dict(zip(network.state_dict(), _lite0_tensors().values(), strict=True)))

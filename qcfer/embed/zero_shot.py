@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from ..core.files import resources, sha256
 from ..core.labels import CLASSES
 from .embedders import get_embedder
-from .torch import NetworkSpec, import_library, load_or_explain
+from .torch_networks import NetworkSpec, import_library, load_or_explain
 
 # %% ../../nbs/44_zero_shot.ipynb #33e23f27
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ __all__ = ['other_set', 'zero_shot']
 
 # %% ../../nbs/94e_cross.ipynb #063b1079
 from ..core.labels import CLASSES
-from ..embed.torch import is_plumbing
+from ..embed.torch_networks import is_plumbing
 from ..evaluate.bootstrap import Metric
 from ..frontalize.conditions import RAW
 from .cells import beside, framed, noise_by_test, tested, verdict
