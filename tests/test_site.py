@@ -72,12 +72,13 @@ def write_run(out, dataset, run_id, created, share, profile=None, embedder=LONG_
         "metrics": metrics,
     }
     folder = out / dataset / run_id
-    (folder / "pages").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    (out / "pages" / dataset / run_id).mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     orders = {"overview": 10, "tsne": 90}
     for name, notebook in pages:
         notebook = new_notebook(cells=notebook.cells, metadata=notebook.metadata | {"qcfer": {"order": orders.get(name, "odd")}})
-        nbformat.write(notebook, folder / "pages" / f"{name}.ipynb")
+        nbformat.write(notebook, out / "pages" / dataset / run_id / f"{name}.ipynb")
 
 
 @pytest.fixture(scope="module")
@@ -383,9 +384,9 @@ def build_here(start, folder):
 def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand):
     write_run(tmp_path, "folder", "aaaa", "2026-11-20T10:00:00+00:00", 0.5, pages=[("overview", by_hand), ("tsne", by_hand)])
     write_run(tmp_path, "folder", "bbbb", "2026-11-21T10:00:00+00:00", 0.5)
-    (tmp_path / "folder" / "unfinished" / "pages").mkdir(parents=True)
+    (tmp_path / "pages" / "folder" / "unfinished").mkdir(parents=True)
     (tmp_path / "folder" / "bbbb" / "run.json").write_text('{"seed": ')
-    (tmp_path / "folder" / "aaaa" / "pages" / "tsne.ipynb").write_text("")
+    (tmp_path / "pages" / "folder" / "aaaa" / "tsne.ipynb").write_text("")
     with pytest.warns(UserWarning) as caught:
         index = soup_of(build_site(tmp_path))
     named = [str(warning.message) for warning in caught if "left out of the pages" in str(warning.message)]
@@ -460,7 +461,7 @@ def test_an_unchanged_page_is_converted_once(tmp_path, by_hand, monkeypatch):
     assert {path: path.read_bytes() for path in build_site(tmp_path).parent.rglob("*.html")} == before
     assert len(converted) == 2
     changed = new_notebook(cells=[new_markdown_cell("# Changed")])
-    nbformat.write(changed, tmp_path / "folder" / "bbbb" / "pages" / "tsne.ipynb")
+    nbformat.write(changed, tmp_path / "pages" / "folder" / "bbbb" / "tsne.ipynb")
     site = build_site(tmp_path).parent
     assert converted[2:] == ["Changed"] and soup_of(site / "reports/folder/bbbb/tsne.html").h1.get_text() == "Changed"
     shutil.rmtree(tmp_path / "folder" / "aaaa")

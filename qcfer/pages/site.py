@@ -27,7 +27,9 @@ from tqdm import tqdm
 import qcfer
 from ..core.files import atomic_path, code_hash, sha256
 from .comparison import as_they_are, comparison, models, read_runs, script
+from .publish import pages_folder
 from .templates import render, static
+from ..run.record import Run
 
 # %% ../../nbs/99_site.ipynb #dcac9b53
 TAGS = frozenset(
@@ -178,7 +180,7 @@ def _report_pages(folder, cache):
 # %% ../../nbs/99_site.ipynb #225aae17
 def _shown(run, cache):
     "A run of `qcfer.pages.comparison.read_runs` for the templates, with its pages."
-    condition, pages = run["conditions"][run["main"]], _report_pages(run["folder"] / "pages", cache)
+    condition, pages = run["conditions"][run["main"]], _report_pages(pages_folder(Run(run["folder"])), cache)
     dataset, name = (quote(run[key], safe="", errors="surrogateescape") for key in ("dataset", "id"))
     href = f"reports/{dataset}/{name}"
     about = {"anchor": dataset, "href": href, "pages": pages, "page": f"{href}/{pages[0]['file']}" if pages else ""}
