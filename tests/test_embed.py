@@ -487,6 +487,9 @@ def test_a_network_with_a_classifier_of_its_own():
     pytest.importorskip("timm")
     network = timm_network("timm:test_vit?random=0", classes=7)
     assert network(torch.zeros(2, 3, 160, 160)).shape == (2, 7)
+    for spec in ("resnet50", "open_clip:ViT-L-14/openai", "timm:"):
+        with pytest.raises(ValueError, match="expected timm:MODEL .*; found "):
+            timm_network(spec)
 
 
 # Published weights, as the Hugging Face cache keeps them; a process of its own, for the libraries read their settings once
