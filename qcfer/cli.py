@@ -22,6 +22,7 @@ app = App(
     help="Facial expression recognition that still works when the face is turned away.",
     help_format="plaintext",
     default_parameter=Parameter(negative=()),
+    suppress_keyboard_interrupt=False,  # `main` says what is kept
 )
 
 _TYPED = [each for each in fields(Config) if each.name != "dataset" and each.type is not dict]
