@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import os
 import shutil
 from collections import Counter
@@ -691,8 +690,8 @@ VOTERS = {"rafdb": {"LR": 5, "SVM": 1}, "affectnet7": {"LR": 1}, "expw": {"RF": 
 
 @pytest.mark.parametrize("tree", ["rafdb", "affectnet7", "expw", "ferplus"])
 def test_a_report_runs_on_drawn_faces(tree, tmp_path):
-    from qcfer.cli import make_config
-    from qcfer.run.pipeline import run
+    from qcfer.run.config import make_config
+    from qcfer.run.pipeline import make_run
 
     counts = each("12 12 12 16 16 12 12")
     write = {
@@ -701,9 +700,8 @@ def test_a_report_runs_on_drawn_faces(tree, tmp_path):
         "expw": lambda root: expw(root, counts, Drawn()),
         "ferplus": lambda root: ferplus(root, {"Training": counts, "PublicTest": each("4 4 4 4 4 4 4")}),
     }[tree]
-    config = make_config(tree, write(tmp_path / "set"), pose="none", embedder="effnet_lite0", ladders=["modules"])
-    finished = run(config, tmp_path / "out")
-    record = json.loads((finished / "run.json").read_text())
+    config = make_config(tree, root=write(tmp_path / "set"), pose="none", embedder="effnet_lite0", ladders=["modules"])
+    record = make_run(config, tmp_path / "out").record
     assert {split: sum(record["counts"][split].values()) for split in ("train", "val", "test")} == SIZES[tree]
     voters = Counter(row["name"].split()[0] for row in record["esv"]["candidates"] if row["selected"])
     assert tree == "ferplus" or voters == VOTERS[tree]

@@ -244,7 +244,8 @@ def test_settings_that_flip_are_settings():
 
     from qcfer.classify.afp import AFP
     from qcfer.classify.esv import ESV, NAMES, PRESETS
-    from qcfer.run.pipeline import Config
+    from qcfer.frontalize.conditions import settings_of
+    from qcfer.run.config import Config
 
     parts = {"afp": AFP().get_params(), "esv": ESV().get_params(deep=False)}
     for setting in filter(None, contradictions().setting):
@@ -253,6 +254,9 @@ def test_settings_that_flip_are_settings():
         assert outer in Config.__dataclass_fields__, setting
         if outer in parts:
             assert inner in parts[outer], setting
+        if outer == "frontalizers":
+            frontalizer, _, inner = inner.partition(".")
+            assert inner in settings_of(frontalizer), setting
         if inner == "candidates":
             assert value in PRESETS or set(yaml.safe_load(value)) <= set(NAMES)
 

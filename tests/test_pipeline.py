@@ -348,9 +348,11 @@ def test_everything_at_the_top_is_of_the_main_condition(frontalized_run):
     assert {name: part for name, part in record["metrics"].items() if name != "headroom"} == main["metrics"]
     assert record["ids"] == main["ids"] and done.metrics["test"] == main["metrics"]["test"] != done.raw["test"]
     assert done.test["condition"].unique().tolist() == ["geometric"]
-    for ladder in record["ladders"].values():
-        full = next(rung for rung in ladder["rungs"] if rung["name"] == ladder["reference"])
-        assert full["settings"]["condition"] == "geometric" and full["metrics"] == overall(main["metrics"])
+    ladder = record["ladders"]["modules"]
+    full = next(rung for rung in ladder["rungs"] if rung["name"] == ladder["reference"])
+    assert full["settings"]["condition"] == "geometric" and full["metrics"] == overall(main["metrics"])
+    yardstick = record["ladders"]["reference"]["rungs"]  # on the pictures as they are, on both sides
+    assert {rung["settings"]["condition"] for rung in yardstick} == {"raw"}
 
 
 def test_a_runs_folder_holds_data_only(frontalized_run):

@@ -7,7 +7,6 @@ __all__ = ['atomic_path', 'inside', 'sha256', 'file_sha256', 'code_hash', 'resou
            'find_weights']
 
 # %% ../../nbs/02_files.ipynb #f7c74ac6
-import ast
 import hashlib
 import os
 import secrets
@@ -87,15 +86,16 @@ def code_hash(
 
 # %% ../../nbs/02_files.ipynb #278cd6fa
 def _bare(source):
-    "The source without its comments, docstrings and blank lines."
-    tree, lines = ast.parse(source), source.splitlines()
-    texts = [node for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", 0), str)]
-    alone = [node for node in texts if not lines[node.lineno - 1][: node.col_offset].strip()]
-    dropped = {number for node in alone for number in range(node.lineno, node.end_lineno + 1)}
-    comments = [token for token in tokenize.generate_tokens(StringIO(source).readline) if token.type == tokenize.COMMENT]
-    for token in comments:
-        number, column = token.start
+    "The source without its comments, docstrings and blank lines; by tokens, for Python 3.11's `ast.parse` fails now and then in threads."
+    lines, dropped = source.splitlines(), set()
+    tokens = list(tokenize.generate_tokens(StringIO(source).readline))
+    for number, column in (token.start for token in tokens if token.type == tokenize.COMMENT):
         lines[number - 1] = lines[number - 1][:column]
+    starts = (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    plain = [token for token in tokens if token.type not in (tokenize.COMMENT, tokenize.NL)]
+    for before, token, after in zip([None, *plain], plain, plain[1:]):
+        if token.type == tokenize.STRING and after.type == tokenize.NEWLINE and (before is None or before.type in starts):
+            dropped.update(range(token.start[0], token.end[0] + 1))
     return "\n".join(line.rstrip() for number, line in enumerate(lines, 1) if line.strip() and number not in dropped)
 
 # %% ../../nbs/02_files.ipynb #f35ac1fd
