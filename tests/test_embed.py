@@ -375,7 +375,7 @@ def test_a_new_embedder_touches_one_place(monkeypatch):
 
     assert get_embedder("grey:7").id == "grey 7 on cpu"
     assert get_embedder("grey:7").embed(pictures(3)).shape == (3, 1)
-    with pytest.raises(ValueError, match="effnet_lite0.*grey:LEVEL; found 'gray'"):
+    with pytest.raises(ValueError, match="effnet_lite0; grey:LEVEL; .*found 'gray'"):
         get_embedder("gray")
     with pytest.raises(ValueError, match="found 'tpu'"):
         get_embedder("grey:7", "tpu")
