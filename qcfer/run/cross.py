@@ -77,12 +77,12 @@ def cross(
         raise ValueError(f"expected the embedder of the run, {trained.record['ids']['embedder']}; found {study.embedder().id}")
     if not trained.model(RAW).is_file():
         raise ValueError(f"expected {trained.model(RAW).name} in {trained.path}; found none: make the run again")
-    for condition in study.conditions:
-        study.see(condition)
     name = run_id(config, {"trained": trained.path.name} | study.ids, manifest_sha256(study.manifest))
     finished = Run(study.out / f"{trained.dataset}-to-{config.dataset}" / name)
     if finished.is_finished:
         return finished
+    for condition in study.conditions:
+        study.see(condition)
     with study.meter.stage("predict"):
         tables = borrowed_predictions(trained, study.part(~study.manifest["duplicate"].to_numpy()))
     finished.save_table("predictions", pd.concat(tables.values(), ignore_index=True))

@@ -220,8 +220,6 @@ def make_run(
 ) -> Run:
     "Do whatever of a run is not done yet; raises `DatasetError`, `WeightsError`, `ValueError` with one clear line."
     study = Study(config, out, strict=strict)
-    for condition in study.conditions:
-        study.see(condition)
     finished = Run(study.out / config.dataset / run_id(config, study.ids, manifest_sha256(study.manifest)))
     if not finished.is_finished:
         (runs := study.out / "cache" / "runs").mkdir(parents=True, exist_ok=True)
@@ -235,6 +233,8 @@ def make_run(
 def _work(study, run):
     "Make every file of a run, the record last."
     config, meter = study.config, study.meter
+    for condition in study.conditions:
+        study.see(condition)
     everyone, kept = study.part(np.ones(len(study.manifest))), study.part(~study.manifest["duplicate"].to_numpy())
     with meter.stage("train"):
         rungs = train_conditions(kept)
