@@ -498,7 +498,7 @@ def test_a_failing_build_leaves_the_old_site(tmp_path, by_hand, monkeypatch):
     with pytest.raises(ValueError, match="need no network"):
         build_site(tmp_path)
     assert {path: path.read_bytes() for path in (tmp_path / "site").rglob("*.html")} == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "folder", "site"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", "folder", "pages", "site"]
 
 
 def wait_for(condition, seconds=60):
@@ -519,7 +519,7 @@ def test_a_killed_build_leaves_the_old_site(out, tmp_path, installed):
     assert left and {path: path.read_bytes() for path in site.rglob("*.html")} == before
     os.utime(left[0], (0, 0))  # long ago
     build_site(site.parent)
-    assert sorted(path.name for path in site.parent.iterdir()) == sorted([EVIL, "cache", "fer2013", "site"])
+    assert sorted(path.name for path in site.parent.iterdir()) == sorted([EVIL, "cache", "fer2013", "pages", "site"])
 
 
 def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, installed):
