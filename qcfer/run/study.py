@@ -305,7 +305,7 @@ class Study:
         "Some of its faces."
         return Part(self, np.asarray(chosen, bool))
 
-
+# %% ../../nbs/81_study.ipynb #449096c7
 class Part:
     """Some faces of a study: `manifest` and `see` as the study has them, for those alone.
 
