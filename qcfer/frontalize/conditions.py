@@ -42,12 +42,12 @@ class Mirror:
     def frontalize(self, images, keys, poses, landmarks) -> list[Image.Image]:
         return [ImageOps.mirror(image) for image in images]
 
-# %% ../../nbs/52_conditions.ipynb #45efd720
+# %% ../../nbs/52_conditions.ipynb #6309c9f0
 RAW, ORACLE = "raw", "oracle"
 _FUSED = "+raw"
 _WORDS = {RAW: "pictures as they are", ORACLE: "true frontal views (oracle)"}
 
-
+# %% ../../nbs/52_conditions.ipynb #45efd720
 @dataclass(frozen=True)
 class Condition:
     """A way to see a set.

@@ -230,6 +230,16 @@ def make_run(
     return finished
 
 
+def _publish(work, finished):
+    "Move a finished run to its place; another process may have been quicker."
+    finished.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(work, finished)
+    except OSError:
+        if not Run(finished).is_finished:
+            raise
+
+# %% ../../nbs/86_pipeline.ipynb #3cfb3e33
 def _work(study, run):
     "Make every file of a run, the record last."
     config, meter = study.config, study.meter
@@ -286,16 +296,6 @@ def save_pictures(
     if (Path(study.root) / MANIFEST).is_file():
         run.save_pictures("contact", thumbnails.contact(study.manifest, study.root))
         run.save_pictures("strip", thumbnails.strip(study, strip_pictures(study.root)))
-
-
-def _publish(work, finished):
-    "Move a finished run to its place; another process may have been quicker."
-    finished.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.replace(work, finished)
-    except OSError:
-        if not Run(finished).is_finished:
-            raise
 
 # %% ../../nbs/86_pipeline.ipynb #e32416a8
 def demo_run() -> Run:  # in the user's cache
