@@ -101,7 +101,7 @@ def read_fer2013(
 FER2013 = dataset(
     "fer2013",
     help="fer2013 (35,887 grey faces of 48 x 48 pixels, as a CSV or in folders)",
-    params={"conditions": ["geometric"], "ladders": [ladder for ladder in LADDERS if ladder not in ("folds", "seeds")]},
+    params=STUDY | {"ladders": [ladder for ladder in LADDERS if ladder not in ("folds", "seeds")]},
 )(
     Dataset(
         layouts=(has_splits, has_fer2013_csv),

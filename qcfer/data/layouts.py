@@ -60,7 +60,7 @@ dataset = Registry("dataset", "qcfer.data")
 "Every set that qcfer knows, by the name that commands use; facts: `params`, the settings of a run on it."
 
 LADDERS = "modules components pca ensembling margins choices folds seeds reference".split()
-STUDY = {"conditions": ["geometric"], "ladders": LADDERS, "gate": {"embedder": 0.82, "identity": None}}
+STUDY = {"conditions": ["geometric@auto+raw", "mirrored+raw"], "ladders": LADDERS}
 "What is run on a set of photographs when nobody says otherwise."
 
 

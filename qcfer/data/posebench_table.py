@@ -107,7 +107,7 @@ POSEBENCH = dataset(
     "posebench",
     help="posebench (rendered faces of known pose; qcfer makes them itself)",
     params={
-        "conditions": ["plain", "geometric", "geometric+raw", "mirrored+raw"],
+        "conditions": ["geometric@auto+raw", "geometric+raw", "geometric", "plain", "mirrored+raw"],
         "extractors": ["timm:mobilenetv3_small_050?random=0"],
         "ladders": [*LADDERS[:2], "extractors", *LADDERS[2:]],
     },

@@ -12,7 +12,7 @@ from ..evaluate.bootstrap import Metric
 from ..evaluate.curves import best_threshold
 from .cells import beside, framed, noise_by_interval, p_cell, verdict
 from .figures import evaluation as figures
-from .frontalization import frontalizers, main_frontalizer
+from .frontalization import frontalized, main_gate
 from .words import Section, caption, condition_name
 from ..paper.claims import paper_value
 from ..run.record import Run
@@ -44,16 +44,17 @@ def _fall(curve):
 def profiles(run: Run, table: int = 1) -> Section | None:
     """Table 8: faces beyond 30 degrees before and after frontalization, the gain, and what the gate does to it.
 
-    The rows of the gate are of the faces that the pose estimator finds turned, with the classifier of frontalized pictures.
+    The rows of the gate are of the faces that the pose estimator finds turned, as one plain classifier reads them.
     """
-    parts = {name: run.record["conditions"][name] for name in frontalizers(run)} if "conditions" in run.record else {}
+    parts = frontalized(run) if "conditions" in run.record else {}
     parts = {name: part for name, part in parts.items() if "profile" in part["metrics"] and "profile" in part.get("versus_raw", {})}
+    parts = {name: parts[name] for name in sorted(parts, key=run.main.__ne__) if name != "mirrored"}
     if not parts:
         return None
     gains = {condition_name(name): part["versus_raw"]["profile"] for name, part in parts.items()}
-    gates = {f"gate of {condition_name(name)}": part["gate"]["gain"] for name, part in parts.items()}
+    gates = {f"gate of {condition_name(name)}": part["gate"]["gain"] for name, part in parts.items() if "gain" in part.get("gate", {})}
     words = f"Percent and points. {verdict(gains, 'the pictures as they are')} "
-    words += verdict(gates, "no gate (each by its own interval)", noise_by_interval) + _dilution(run)
+    words += (verdict(gates, "no gate (each by its own interval)", noise_by_interval) if gates else "") + _dilution(run)
     metric = next(iter(parts.values()))["metrics"]["profile"]["accuracy"]
     cells = framed(_before_and_after(run, parts), ["frontalizer", "faces beyond 30°"])
     return Section("What does frontalization give back?", None, cells, (caption(table, words, metric, "Table"),))
@@ -69,7 +70,7 @@ def _before_and_after(run, parts):
         rows[title, "before"] = beside(run.raw["profile"]["accuracy"], paper["before"])
         rows[title, "after"] = beside(part["metrics"]["profile"]["accuracy"], paper["after"])
         rows[title, "gain"] = beside(gain, paper_value("Table 8", run.dataset, "profile", "gain"), "+pt") | p_cell(gain)
-        rows |= {(title, words): beside(part["gate"][key], None, form) for key, words, form in _GATE}
+        rows |= {(title, words): beside(part["gate"][key], None, form) for key, words, form in _GATE if key in part.get("gate", {})}
     return rows
 
 
@@ -101,15 +102,15 @@ def yaw_thresholds(run: Run, figure: int = 3) -> Section | None:
 
 # %% ../../nbs/94b_profile_faces.ipynb #291df095
 def gate_thresholds(run: Run, table: int = 12) -> Section | None:
-    "Accuracy of the turned val faces as the main frontalizer's gate tightens, with the best threshold and the paper's (section 4.5.5)."
-    name = main_frontalizer(run) if "conditions" in run.record else ""
+    "Accuracy of the turned train and val faces as the main gate tightens, with the best threshold and the paper's (section 4.5.5)."
+    name = main_gate(run) if "conditions" in run.record else ""
     curve = run.gate_curve(name) if name else None
     if curve is None or curve.empty:
         return None
     best = round(float(run.record["conditions"][name]["gate"]["best_threshold"]), 2)
     paper = paper_value("Section 4.5.5", "", "CLIP similarity", "threshold")["value"]
     chosen, at = _nearest(curve, best), _nearest(curve, paper)
-    words = f"The best threshold on val is {best:.2f}, {_gain(chosen):+ptv} against no gate. "
+    words = f"The best threshold on train and val faces is {best:.2f}, {_gain(chosen):+ptv} against no gate. "
     words += f"It is the best of {len(curve)} on these very faces, which flatters it, so it is not tested. "
     noise = "not distinguishable" if noise_by_interval(_gain(at)._asdict()) else "distinguishable"
     words += f"The paper's {paper:g}, made for CLIP, changes the accuracy by {_gain(at):+pt} points here, which is {noise} from noise."
@@ -118,7 +119,7 @@ def gate_thresholds(run: Run, table: int = 12) -> Section | None:
 
 
 def _threshold_table(curve, best, paper):
-    names = {0.0: "every picture accepted", best: "best on val", paper: "the paper's, for CLIP", 1.0: "none accepted"}
+    names = {0.0: "every picture accepted", best: "best here", paper: "the paper's, for CLIP", 1.0: "none accepted"}
     at_work = curve.loc[curve["share_reverted"].between(0.005, 0.995), "threshold"]
     steps = [step for step in np.arange(0.1, 1, 0.1).round(2) if at_work.between(step - 0.005, step + 0.005).any()]
     rows = {threshold: _nearest(curve, threshold) for threshold in sorted({0.0, *steps, best, paper, 1.0})}

@@ -44,7 +44,7 @@ class Config:
     embedder:
         effnet_lite0, open_clip:ARCH/TAG or timm:NAME.
     conditions:
-        Ways to see the set, such as geometric or geometric+raw. The run stands on the first that makes pictures.
+        Ways to see the set, such as geometric@auto+raw. The run stands on the first that makes pictures.
     frontalized:
         A folder with pictures that another program frontalized, for the condition imported.
     device:
@@ -58,7 +58,7 @@ class Config:
     esv:
         Parameters of ESV that differ from its defaults.
     gate:
-        Thresholds of the gate that differ from the paper's; identity is off without a recogniser.
+        Thresholds of the gate @paper that differ from the paper's; identity is off without a recogniser.
     ladders:
         Ablations to run.
     extractors:

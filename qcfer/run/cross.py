@@ -15,7 +15,7 @@ from ..data.manifest import manifest_sha256
 from ..evaluate.scores import evaluate
 from ..frontalize.conditions import RAW, Condition
 from .config import Config
-from .measure import adjust, versus_raw
+from .measure import adjust, versus
 from .pipeline import provenance, run_id
 from .record import Run
 from .study import Part, Study
@@ -47,8 +47,8 @@ def borrowed_predictions(
 # %% ../../nbs/87_cross.ipynb #0085074d
 def _cross_record(trained, study, tables):
     seed, config = study.config.seed, study.config
-    versus = {name: versus_raw(tables[RAW], rows, seed) for name, rows in tables.items() if name != RAW}
-    adjust(list(versus.values()))
+    gains = {name: versus(tables[RAW], rows, seed) for name, rows in tables.items() if name != RAW}
+    adjust(list(gains.values()))
     return {
         "config": {"train": trained.dataset, "test": config.dataset},
         "train_run": trained.path.name,
@@ -57,7 +57,7 @@ def _cross_record(trained, study, tables):
         **provenance(study.manifest),
         "ids": study.ids,
         "cross": {name: evaluate(rows, seed=seed) for name, rows in tables.items()},
-        "versus_raw": versus,
+        "versus_raw": gains,
         "timings_s": study.meter.timings_s,
         "peak_memory_mb": study.meter.peak_memory_mb,
     }
@@ -72,7 +72,7 @@ def cross(
 
     Raises `ValueError` when the embedders differ or the run keeps no models, and what `make_run` raises for the other set.
     """
-    study = Study(config, out)
+    study = Study(config, out, thresholds=trained.thresholds)
     if study.embedder().id != trained.record["ids"]["embedder"]:
         raise ValueError(f"expected the embedder of the run, {trained.record['ids']['embedder']}; found {study.embedder().id}")
     if not trained.model(RAW).is_file():

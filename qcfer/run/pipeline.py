@@ -32,7 +32,7 @@ from ..evaluate.scores import evaluate
 from ..frontalize.conditions import ORACLE, RAW
 from . import thumbnails
 from .config import PLACES, Config
-from .measure import condition_records, gate_records, measure_posebench, versus_raw
+from .measure import condition_records, gate_on, gate_records, measure_posebench, versus
 from .record import Run, find_runs
 from .study import Part, Study
 from qcfer.run.train import (
@@ -168,8 +168,8 @@ def _prompted(part, trained):
     test, prompts = part.split("test"), load_prompts()
     seen = zero_shot(config.embedder, test.see(RAW), prompts, config.device)
     rows = prediction_rows(test.manifest, seen, seen.argmax(1))
-    versus = versus_raw(trained, rows, config.seed)
-    return {"zero_shot": {"metrics": evaluate(rows, seed=config.seed), "versus_trained": versus, "prompts": prompts.id}}
+    gain = versus(trained, rows, config.seed)
+    return {"zero_shot": {"metrics": evaluate(rows, seed=config.seed), "versus_trained": gain, "prompts": prompts.id}}
 
 # %% ../../nbs/86_pipeline.ipynb #0f9aa1ed
 def make_record(
@@ -267,13 +267,13 @@ def _work(study, run):
     for name, (judged, curves, _) in gates.items():
         run.save_gate(name, judged, curves)
     if measured:
-        save_pictures(study, gates, run)
+        save_pictures(study, run)
     for name in conditions:
         run.save_file(rungs[name].model, run.model(name))
     with meter.stage("evaluate"):
         records = condition_records(study, tables, {name: rung.facts["spent_s"] for name, rung in rungs.items()})
         for name, (_, _, record) in gates.items():
-            records[name] |= record
+            records[name]["gate"] = record
         method = whole_method(config)
         made = {name: ladder_record(ladders[name], method, part, config.seed) for name, part in trained.items() if part}
     run.save_record(make_record(study, kept, records, made, rungs, measured, afp, len(run.rejected)))
@@ -281,14 +281,14 @@ def _work(study, run):
 
 def save_pictures(
     study: Study,
-    gates: dict,  # of `gate_records`
     run: Run,
 ):
     "Keep what the pages show of rendered faces."
     from qcfer.posebench.contact_sheet import strip_pictures
     from qcfer.posebench.generate import MANIFEST
 
-    for view, (judged, _, _) in gates.items():
+    for view in study.painted:
+        judged = study.judged(gate_on(study, view) or view)
         test = judged[judged["split"] == "test"]
         run.save_pictures(f"pairs {view}", thumbnails.pairs(test, study.images, study.pictures(view)))
         run.save_pictures(f"attention {view}", thumbnails.attention(study, judged, view))

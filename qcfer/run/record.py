@@ -18,6 +18,7 @@ import pandas as pd
 from ..core.files import atomic_path
 from ..evaluate.bootstrap import confusion
 from ..frontalize.conditions import RAW, Condition, main_condition
+from ..frontalize.gate import SCORES, Thresholds
 
 # %% ../../nbs/82_record.ipynb #d1e2038a
 SCHEMA = 1
@@ -132,6 +133,12 @@ class Run:
         "The file with the whole method as trained under a condition, the main one's by default."
         condition = condition or self.main
         return self.path / ("model.skops" if condition == RAW else f"model-{Condition.parse(condition).file_name}.skops")
+
+    @property
+    def thresholds(self) -> dict:  # {condition: `qcfer.frontalize.gate.Thresholds`}
+        "What the gates of the run asked of a frontal view."
+        parts = {name: part.get("gate", {}).get("thresholds") for name, part in self.record.get("conditions", {}).items()}
+        return {name: Thresholds(**dict.fromkeys(SCORES) | asked) for name, asked in parts.items() if asked is not None}
 
     @property
     def rejected(self) -> pd.DataFrame:

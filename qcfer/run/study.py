@@ -27,8 +27,10 @@ from ..embed.embedders import get_embedder
 from ..face.identity import ArcFace
 from ..face.pose import AnnotationPose, estimate_poses, get_pose_estimator
 from ..frontalize.conditions import ORACLE, RAW, Condition, View, fuse, get_frontalizer, show, takes, view_names
-from ..frontalize.gate import gate_scores, identity_scores
-from .config import Config
+from ..frontalize.gate import Thresholds, gate_scores, identity_scores, judge
+from ..frontalize.review import apply_verdicts, read_verdicts
+from ..frontalize.thresholds import choose, read_both
+from .config import Config, gate_of
 
 # %% ../../nbs/81_study.ipynb #2b981d37
 class Meter:
@@ -111,6 +113,7 @@ class Study:
     out : the folder below which caches and journals are kept.
     strict : stop at the first picture that cannot be read.
     deep : decode every picture when the manifest is made.
+    thresholds : {condition: Thresholds} of gates that others have set; none of these is chosen here.
 
     Attributes
     ----------
@@ -124,9 +127,11 @@ class Study:
     meter : time and memory of the stages.
     """
 
-    def __init__(self, config: Config, out: str | os.PathLike = "reports", *, strict: bool = False, deep: bool = True):
+    def __init__(
+        self, config: Config, out: str | os.PathLike = "reports", *, strict: bool = False, deep: bool = True, thresholds: dict | None = None
+    ):
         self.config, self.out, self.meter = config, Path(out).absolute(), Meter()
-        self._how, self._made = {"strict": strict, "deep": deep}, {}
+        self._how, self._made, self._set = {"strict": strict, "deep": deep}, {}, thresholds or {}
 
     def _once(self, make, *key):
         if (make.__name__, *key) not in self._made:
@@ -244,9 +249,10 @@ class Study:
         if condition == ORACLE:
             turned = is_profile(self.manifest["estimated_yaw"].to_numpy())
             return np.where(turned[:, None], self.embedded(TRUE, spec), self.embedded(RAW, spec))
-        condition = Condition.parse(condition)
+        condition, raw = Condition.parse(condition), self.embedded(RAW, spec)
         seen = self.embedded(condition.view, spec)
-        return fuse(seen, self.embedded(RAW, spec)) if "raw" in condition.views else seen
+        seen = np.where(self.accepted(str(condition))[:, None], seen, raw) if condition.gate else seen
+        return fuse(seen, raw) if "raw" in condition.views else seen
 
     @cached_property
     def views(self) -> list[str]:
@@ -267,7 +273,7 @@ class Study:
     def conditions(self) -> list[str]:
         return [RAW, *([ORACLE] if self.has_truth else []), *self.config.conditions]
 
-    def gate(self, view: str) -> pd.DataFrame:  # of `qcfer.frontalize.gate.gate_scores`
+    def scores(self, view: str) -> pd.DataFrame:  # of `qcfer.frontalize.gate.gate_scores`
         "The gate's scores of the pictures that a frontalizer made."
         return self._once(self._score, view)
 
@@ -276,6 +282,44 @@ class Study:
         people = self.recogniser, self.images, self.pictures(view), self.landmarks, self.looked_at(view)[1]
         with self.meter.stage("gate"):
             return gate_scores(*parts, identity_scores(*people) if self.recogniser else None)
+
+    def answers(self, condition: str) -> pd.DataFrame:  # of `qcfer.frontalize.thresholds.read_both`
+        "How one plain classifier reads each frontalized face from both pictures."
+        return self._once(self._read, str(Condition.parse(condition).ungated))
+
+    def _read(self, condition):
+        views, raw = Condition.parse(condition).views, self.embedded(RAW)
+        seen, reverted = self.see(condition), fuse(raw, raw) if "raw" in views else raw
+        with self.meter.stage("gate"):
+            return read_both(self.scores(Condition.parse(condition).view), self.manifest, seen, reverted, self.config.seed)
+
+    def thresholds(self, condition: str) -> tuple:  # `qcfer.frontalize.gate.Thresholds`; how they were chosen, or {}
+        "What a condition's gate asks of a frontal view; without a gate, nothing."
+        return self._once(self._find_thresholds, condition)
+
+    def _find_thresholds(self, condition):
+        if condition in self._set:
+            return self._set[condition], {}
+        whose = Condition.parse(condition).gate
+        if whose == "auto":
+            return choose(self.answers(condition))
+        return (gate_of(self.config) if whose else Thresholds(embedder=None, identity=None)), {}
+
+    def judged(self, condition: str) -> pd.DataFrame:
+        "The scores with the gate's verdict on every frontalized picture, and a person's in its place where there is one."
+        return self._once(self._judge, condition)
+
+    def _judge(self, condition):
+        parsed, (thresholds, _) = Condition.parse(condition), self.thresholds(condition)
+        scores = self.scores(parsed.view) if thresholds.agreement is None else self.answers(condition)
+        judged, book = scores.assign(verdict=judge(scores, thresholds)), self.journal(parsed.view)
+        return apply_verdicts(judged, read_verdicts(book)) if parsed.gate and book.is_file() else judged
+
+    def accepted(self, condition: str) -> np.ndarray:  # (N,) bool
+        "Whose frontal view is used, where there is one."
+        judged, found = self.judged(condition), np.ones(len(self.manifest), bool)
+        found[judged["row"].to_numpy()[judged["verdict"] != "accept"]] = False
+        return found
 
     @cached_property
     def recogniser(self) -> ArcFace | None:

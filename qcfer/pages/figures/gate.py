@@ -14,7 +14,7 @@ from ...frontalize.thresholds import best_threshold
 from .style import INK, PROFILE_COLOUR, YAW_COLOURS, empty_figure, figure_maker, new_figure
 
 # %% ../../../nbs/91c_figures_gate.ipynb #3abbcf54
-_LOOKS = dict(zip(SCORES, ("#26324A", "#B0417A", "#2F7F86", "#6B6B1F")))
+_LOOKS = dict(zip(SCORES, ("#26324A", "#B0417A", "#2F7F86", "#6B6B1F", "#D55E00", "#0072B2", "#7A5BA8")))
 
 
 def _mark(axis, curve, threshold, marker, colour):
@@ -28,18 +28,18 @@ def gate_curves(
     curves: dict,  # {score: what `qcfer.frontalize.thresholds.calibrate` returned}
     used: dict | None = None,  # {score: the threshold that the run used}, marked by a diamond
 ):  # a Matplotlib figure
-    "Accuracy against the share of reverted pictures as each threshold tightens, on validation faces; a circle marks the best."
+    "Accuracy against the share of reverted pictures as each threshold tightens; a circle marks the best."
     if not curves:
         return empty_figure("No gate was calibrated.")
     figure, axis = new_figure(3.6)
     for name, curve in curves.items():
         x, low, y, high = (100 * curve[column].to_numpy() for column in ("share_reverted", "low", "accuracy", "high"))
         axis.fill_between(x, low, high, color=_LOOKS[name], alpha=0.12, linewidth=0)
-        axis.plot(x, y, color=_LOOKS[name], linewidth=1.8, label=f"{name.replace('_', ' ')}, best {best_threshold(curve):g}")
+        axis.plot(x, y, color=_LOOKS[name], linewidth=1.8, label=f"{name.replace('_', ' ')}, best {best_threshold(curve):.3g}")
         _mark(axis, curve, best_threshold(curve), "o", _LOOKS[name])
         if (used or {}).get(name) is not None:
             _mark(axis, curve, used[name], "D", PROFILE_COLOUR)
-    axis.set(xlabel=f"frontalized pictures reverted (%), n = {next(iter(curves.values()))['n'].iloc[0]:,} validation faces")
+    axis.set(xlabel=f"frontalized pictures reverted (%), n = {next(iter(curves.values()))['n'].iloc[0]:,} train and val faces")
     axis.set(ylabel="accuracy (%), 95 % bands", xlim=(-2, 102))
     if used:
         axis.plot([], [], "D", color=PROFILE_COLOUR, markeredgecolor="white", label="the threshold used")
