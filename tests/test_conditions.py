@@ -85,7 +85,7 @@ NONE = ["geometric?seed=3", "mirrored?x=1", "plain?", "qwen:", "qwenx", "qwen:?s
 
 @pytest.mark.parametrize("name", [*NONE, "raw+raw", "oracle+raw", "geometric+oracle", "raw_with_duplicates", "Geometric"])
 def test_what_is_no_condition_is_answered_with_those_there_are(name):
-    with pytest.raises(ValueError, match="expected a condition: raw, or a frontalizer, with .raw or without: .*geometric.*found"):
+    with pytest.raises(ValueError, match="expected a condition: raw, or a frontalizer, then @paper or @auto .*geometric.*found"):
         Condition.parse(name)
 
 
@@ -108,8 +108,20 @@ def test_which_conditions_are_compared():
 
 
 def test_a_run_stands_on_the_first_that_makes_pictures():
-    assert str(main_condition(["plain", "mirrored", "refined", "geometric+raw", "imported", "geometric"])) == "imported"
+    assert str(main_condition(["plain", "mirrored+raw", "refined", "geometric@auto+raw", "imported"])) == "geometric@auto+raw"
     assert view_names(["geometric+raw", "geometric", "qwen?seed=1", "raw"]) == ["geometric", "qwen?seed=1"]
+
+
+@pytest.mark.parametrize("name", ["geometric@auto", "geometric@paper+raw", "qwen:a/b@c?seed=3@auto+raw"])
+def test_a_gate_stands_between_the_frontalizer_and_the_fusion(name):
+    found = Condition.parse(name)
+    assert str(found) == name and found.gate in ("auto", "paper") and found.is_method
+    assert str(found.ungated) == name.replace("@auto", "").replace("@paper", "") and found.ungated.gate == "" and "@auto" not in found.view
+
+
+def test_a_models_revision_is_no_gate():
+    found = Condition.parse("qwen:a/b@c")
+    assert (found.model, found.gate) == ("a/b@c", "")
 
 
 def test_both_views_side_by_side_weigh_the_same():

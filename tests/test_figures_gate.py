@@ -23,7 +23,7 @@ def test_the_line_is_the_curve_and_the_marks_are_on_it():
     top = table.loc[table["accuracy"].idxmax()]
     assert np.allclose(best.get_xydata(), 100 * top[["share_reverted", "accuracy"]].to_numpy(float))
     assert np.allclose(used.get_xydata()[0, 0], 100 * 0.8**2)  # 0.82 lies nearest to the grid's 0.80
-    assert "77 validation faces" in figure.axes[0].get_xlabel()
+    assert "77 train and val faces" in figure.axes[0].get_xlabel()
 
 
 def test_without_a_used_threshold_there_is_no_diamond():

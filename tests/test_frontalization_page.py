@@ -26,6 +26,7 @@ GATE = {
     "share_reverted": 0.25,
     "verdicts": {"accept": 1200, "revert": 3},
     "best_threshold": 0.5,
+    "thresholds": {"embedder": 0.5, "misfit": 0.125},
 }
 
 
@@ -40,7 +41,7 @@ def demo():
 
 @pytest.fixture
 def run(demo, tmp_path):
-    "The drawn faces' run with invented conditions; it stands on the second frontalizer, whose pictures were judged as well."
+    "The drawn faces' run with invented conditions; it stands on the second frontalizer, whose gate is the second of two."
     run = Run(tmp_path / "folder" / "0123456789ab")
     shutil.copytree(demo.path, run.path)
     record = json.loads((run.path / "run.json").read_text())
@@ -48,17 +49,18 @@ def run(demo, tmp_path):
     tested = METRIC | {"p_permutation": 0.0001, "p_holm": 0.0004}
     metrics = raw["metrics"] | {"profile": {"accuracy": METRIC}}
     for name, frontalizer, gate in [
-        ("geometric", "geometric:x", GATE),
-        ("qwen", qwen_id("constrained"), GATE),
+        ("geometric@auto", "geometric:x", GATE),
+        ("qwen@paper", qwen_id("constrained"), GATE | {"trained": {"profile": METRIC | {"value": 0.02}}}),
+        ("qwen", qwen_id("constrained"), None),
         ("qwen?without=local&seed=3", qwen_id("constrained-local", 3), None),
         ("qwen+raw", qwen_id("constrained"), None),
-        ("mirrored", "mirrored", GATE),
+        ("mirrored", "mirrored", None),
     ]:
         versus = {"test": tested.copy(), "profile": tested.copy()}
         part = {"ids": raw["ids"] | {"frontalizer": frontalizer}, "metrics": metrics, "timings_s": {}, "versus_raw": versus}
         record["conditions"][name] = part | ({"gate": gate} if gate else {})
-    run.save_record(record | {"main": "qwen", "metrics": metrics})
-    for name, count in (("geometric", 40), ("qwen", 50)):
+    run.save_record(record | {"main": "qwen@paper", "metrics": metrics})
+    for name, count in (("geometric@auto", 40), ("qwen@paper", 50)):
         judged = pd.DataFrame({"embedder": np.linspace(0.3, 0.9, count), "yaw": np.linspace(-80, 80, count)})
         grid = np.linspace(0, 1, 5)
         curve = pd.DataFrame({"threshold": grid, "share_reverted": grid, "accuracy": grid, "low": grid, "high": grid, "n": count})
@@ -78,24 +80,33 @@ def said(section):
 
 def test_the_gates_tables_are_two_and_fit_the_page(run):
     accuracy, verdicts = page.gate(run).table, page.verdicts(run).table
-    assert list(accuracy.index) == list(verdicts.index) == ["geometric", "qwen", "mirrored"]
-    assert accuracy.shape[1] == 4 and verdicts.shape[1] == 5
-    assert accuracy.loc["qwen", "gain of the gate"] == "+50.0 [+45.0, +55.0]"
-    assert verdicts.loc["qwen"].tolist() == ["1,200", "0", "3", "25.0", "0.50"]
+    assert list(accuracy.index) == list(verdicts.index) == ["geometric@auto", "qwen@paper"]
+    assert accuracy.shape[1] == 5 and verdicts.shape[1] == 5
+    assert accuracy.loc["qwen@paper", "gain of the gate"] == "+50.0 [+45.0, +55.0]"
+    assert accuracy["gain of the method"].tolist() == ["", "+2.0 [+45.0, +55.0]"]
+    assert verdicts.loc["qwen@paper"].tolist() == ["1,200", "0", "3", "25.0", "embedder ≥ 0.5, misfit ≤ 0.125"]
+
+
+def test_a_gate_that_found_no_threshold_says_so(run):
+    gate = {"thresholds": {}, "chosen": {"n": 90, "gain": 0.0}, "verdicts": {"accept": 90}}
+    run.record["conditions"]["geometric@auto"]["gate"] = gate
+    assert page.verdicts(run).table.loc["geometric@auto"].tolist() == ["90", "0", "0", "", "none worth having"]
+    assert page.gate(run).table.loc["geometric@auto"].tolist() == [""] * 5
 
 
 def test_the_corrected_p_value_says_what_helps(run):
     (words,) = said(page.gain(run))
-    assert "Help beyond 30°: geometric (+50.0 points)" in words and "Within chance" not in words
-    run.record["conditions"]["geometric"]["versus_raw"]["profile"]["p_holm"] = 0.05
-    assert "Within chance: geometric." in said(page.gain(run))[0]
+    assert "Help beyond 30°: geometric@auto (+50.0 points)" in words and "Within chance" not in words
+    run.record["conditions"]["geometric@auto"]["versus_raw"]["profile"]["p_holm"] = 0.05
+    assert "Within chance: geometric@auto." in said(page.gain(run))[0]
 
 
 def test_the_figures_are_of_the_frontalizer_that_the_run_stands_on(run):
-    assert page.main_frontalizer(run) == "qwen" and page.frontalizers(run) == ["qwen", "geometric"]
+    assert page.main_gate(run) == "qwen@paper" and page.frontalizers(run) == ["qwen", "geometric", "qwen?without=local&seed=3"]
     assert list(page.calibration(run)) == ["embedder", "agreement"] and set(page.calibration(run)) <= set(SCORES)
     assert page.calibration(run)["embedder"]["n"].iloc[0] == 50
-    assert "the pictures of qwen are" in said(page.alike(run))[0] and "the gate of qwen tightens" in said(page.thresholds(run))[0]
+    assert "the pictures of qwen@paper are" in said(page.alike(run))[0]
+    assert "the gate of qwen@paper tightens" in said(page.thresholds(run))[0]
     bars = [patch.get_height() for container in page.alike(run).figure.axes[0].containers for patch in container]
     assert sum(bars) == 50
     for name in ("geometric", "qwen"):
@@ -103,18 +114,20 @@ def test_the_figures_are_of_the_frontalizer_that_the_run_stands_on(run):
     assert [head.get_text() for head in BeautifulSoup(page.pictures(run).figure.data, "html.parser")("h3")] == ["qwen", "geometric"]
 
 
-def test_a_run_that_stands_on_a_frontalizer_without_a_gate_shows_the_first_that_has_one(run):
-    del run.record["conditions"]["qwen"]["gate"]
-    assert page.main_frontalizer(run) == "geometric"
+def test_a_run_that_stands_on_a_condition_without_a_gate_shows_the_first_that_has_one(run):
+    del run.record["conditions"]["qwen@paper"]["gate"]
+    assert page.main_gate(run) == "geometric@auto"
 
 
 def test_the_threshold_of_the_run_is_drawn(run):
     def drawn():
         return [text.get_text() for text in page.alike(run).figure.axes[0].texts]
 
-    assert drawn() == [f"{Thresholds().embedder:g}"] == ["0.82"]
-    run.record["config"]["gate"] = {"embedder": None}
+    assert drawn() == ["0.5"]
+    del run.record["conditions"]["qwen@paper"]["gate"]["thresholds"]["embedder"]
     assert drawn() == []
+    del run.record["conditions"]["qwen@paper"]["gate"]["thresholds"]  # as records of schema 0
+    assert drawn() == [f"{Thresholds().embedder:g}"] == ["0.82"]
 
 
 def test_photographs_are_not_published_and_that_is_said(run):
@@ -168,7 +181,7 @@ def test_a_run_without_frontalization_has_nothing_to_show(demo):
 def test_the_headline_stands_on_the_method_with_the_pictures_as_they_are_beside_it(run, demo):
     raw = run.raw["test"]["accuracy"]
     words = overview.headline(run).data
-    assert f"test faces are recognised (method: qwen; as they are {100 * raw['value']:.1f} [" in words
+    assert f"test faces are recognised (method: qwen@paper; as they are {100 * raw['value']:.1f} [" in words
     assert "Of the 140 that are turned beyond 30°, **50.0 %** [45.0, 55.0] are." in words  # raw has no faces beyond 30 degrees here
     run.record["conditions"]["raw"]["metrics"]["profile"] = {"accuracy": METRIC | {"value": 0.47}}
     assert "**50.0 %** [45.0, 55.0] are (as they are 47.0 [45.0, 55.0])." in overview.headline(run).data
@@ -177,5 +190,5 @@ def test_the_headline_stands_on_the_method_with_the_pictures_as_they_are_beside_
 
 def test_a_record_of_the_older_form_has_its_sections():
     old = Run(Path(__file__).parent.parent / "reports/example/posebench")
-    assert page.main_frontalizer(old) == old.main == "geometric"
+    assert page.main_gate(old) == old.main == "geometric"
     assert page.gain(old) is not None and page.gate(old) is not None and page.pictures(old) is None and page.failures(old) is None

@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, ImageDraw
 from sklearn.metrics.pairwise import cosine_similarity
 
-from qcfer.core.labels import CLASSES
 from qcfer.core.pictures import PictureList
 from qcfer.face.identity import ARCFACE_POINTS, ArcFace, align
 from qcfer.frontalize.gate import (
@@ -24,10 +23,9 @@ from qcfer.frontalize.gate import (
     reasons,
     residual_yaw,
     similarity,
-    with_agreement,
 )
 
-STRICTER = {"embedder": 1, "identity": 1, "agreement": 1, "residual_yaw": -1}
+STRICTER = {name: -1 if name in ("residual_yaw", "misfit", "asymmetry") else 1 for name in SCORES}
 OFF = dict.fromkeys(SCORES)
 
 
@@ -123,41 +121,12 @@ def test_a_missing_score_is_named():
         judge(table(3).drop(columns="identity"))
 
 
-# ---- agreement, from predictions
-
-
-PROBABILITIES = [f"p_{name}" for name in CLASSES]
-
-
-def probabilities(images, seed, split="val"):
-    rows = np.random.default_rng(seed).dirichlet(np.ones(7), len(images))
-    return pd.DataFrame(rows, columns=PROBABILITIES).assign(image=images, split=split, label=0, predicted=rows.argmax(1))
-
-
-def test_agreement_comes_from_predictions_by_name_and_from_no_label():
-    images = [f"{row}.png" for row in range(8)]
-    scores = pd.DataFrame({"image": [images[5], "train.png", images[1]], "embedder": [0.5, 0.6, 0.7], "label": [1, 2, 3]}, index=[7, 8, 9])
-    raw, frontal = probabilities(images, 0), probabilities(images[::-1], 1)
-    found = with_agreement(scores, raw, frontal)
-    expected = np.minimum(raw.iloc[[5, 1]][PROBABILITIES].to_numpy(), frontal.iloc[[2, 6]][PROBABILITIES].to_numpy()).sum(1)
-    np.testing.assert_allclose(found["agreement"].to_numpy()[[0, 2]], expected)
-    assert np.isnan(found["agreement"].iloc[1]) and list(found.index) == [7, 8, 9] and "agreement" not in scores
-    other = with_agreement(scores.assign(label=6), raw.assign(label=5), frontal.assign(label=4))
-    np.testing.assert_array_equal(other["agreement"], found["agreement"])
-    same = with_agreement(scores, raw, raw)["agreement"]
-    np.testing.assert_allclose(same.dropna(), 1)
-
-
-def test_several_faces_in_one_picture_cannot_be_told_apart_and_are_not_measured():
-    rows = probabilities(["a.png", "b.png", "a.png"], 0)
-    found = with_agreement(pd.DataFrame({"image": ["a.png", "b.png", "a.png"]}), rows, rows)["agreement"]
-    np.testing.assert_allclose(found, [np.nan, 1, np.nan])
+# ---- agreement
 
 
 def test_agreement_needs_probabilities():
-    rows = probabilities(["a.png"], 0)
     with pytest.raises(ValueError, match="sum to one"):
-        with_agreement(pd.DataFrame({"image": ["a.png"]}), rows, rows.assign(p_fear=3.0))
+        agreement([[3.0, 0.0]], [[0.5, 0.5]])
     assert agreement([[1.0, 0.0]], [[0.0, 1.0]]) == [0.0]
 
 

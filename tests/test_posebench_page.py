@@ -24,7 +24,7 @@ from qcfer.evaluate.scores import evaluate, posebench_score
 from qcfer.pages import overview
 from qcfer.pages import posebench as page
 from qcfer.pages.publish import check_templates, make_page, read_template
-from qcfer.run.measure import adjust, versus_raw
+from qcfer.run.measure import adjust, versus
 from qcfer.run.pipeline import demo_run
 from qcfer.run.record import Run
 from qcfer.run.thumbnails import thumbnail
@@ -72,7 +72,7 @@ def posebench_record(predictions, names, pose):
     conditions = {name: {"ids": ids | {"frontalizer": name}, "metrics": part, "timings_s": {}} for name, part in metrics.items()}
     rows = dict(list(predictions.groupby("condition")))
     for name in names[1:]:
-        conditions[name]["versus_raw"] = versus_raw(rows["raw"], rows[name], 0)
+        conditions[name]["versus_raw"] = versus(rows["raw"], rows[name], 0)
     adjust([part["versus_raw"] for part in conditions.values() if "versus_raw" in part])
     main = "geometric" if "geometric" in names else "raw"
     top = {"metrics": metrics[main] | {"headroom": score["headroom"]}, "main": main}

@@ -423,7 +423,8 @@ def gate_without_effect(seed):
     """The curve of a gate on 233 val faces for which it makes no difference which picture is classified."""
     rng, image = np.random.default_rng(seed), [f"{row:03}" for row in range(233)]
     rows = [pd.DataFrame({"image": image, "split": "val", "label": 0, "predicted": rng.integers(0, 2, 233), "group": image}) for _ in "ab"]
-    return calibrate(pd.DataFrame({"image": image, "embedder": rng.uniform(0.3, 1, 233)}), *rows, n_boot=200, seed=seed)
+    answers = rows[0].assign(new=rows[0]["predicted"] == 0, old=rows[1]["predicted"] == 0, embedder=rng.uniform(0.3, 1, 233))
+    return calibrate(answers, n_boot=200, seed=seed)
 
 
 def test_a_gate_without_effect_is_seldom_said_to_have_one(folder, tmp_path):

@@ -164,7 +164,7 @@ def view_names(names: list[str]) -> list[str]:  # each once, in order
 
 
 def prompt_conditions(names: list[str]) -> dict:  # {condition: a letter from A on}; {} unless there are two or more
-    "The conditions that show an editing model's pictures and nothing else, where there is something to compare."
+    "The conditions that show all of an editing model's pictures and nothing else, where there is something to compare."
     found = [name for name in names if _is_prompted(name)]
     return {name: chr(ord("A") + place) for place, name in enumerate(found)} if len(found) > 1 else {}
 
@@ -174,7 +174,7 @@ def _is_prompted(name):
         condition = Condition.parse(name)
     except ValueError:  # of a record that another version wrote
         return False
-    return condition.entry is not None and "prompted" in condition.entry.facts and condition.views == ("frontal",)
+    return condition.entry is not None and "prompted" in condition.entry.facts and condition.views == ("frontal",) and not condition.gate
 
 # %% ../../nbs/52_conditions.ipynb #772315e6
 def get_frontalizer(

@@ -130,37 +130,36 @@ ASKED = ("embedder", "identity", "residual_yaw", "misfit", "inside", "asymmetry"
 _LEAST, _SURE = 100, 2.0
 
 
-def _gain(accepted, trial, known):
-    "What a stricter gate (n,) gains, and its standard error, faces of a group together."
-    new, old = (known[name].to_numpy(float) for name in ("new", "old"))
-    change = np.where(trial, new, old) - np.where(accepted, new, old)
-    sums = np.bincount(pd.factorize(known["group"])[0], change)
-    return change.mean(), np.sqrt((sums**2).sum()) / len(change)
-
-
 def choose(
     answers: pd.DataFrame,  # of `read_both`
 ) -> tuple[Thresholds, dict]:  # all None where none is worth having; n, gain (0..1) on the faces that chose
     "The thresholds that train and val faces choose; test faces are not looked at."
-    known, chosen = _known(answers), dict.fromkeys(SCORES)
-    accepted, total = np.ones(len(known), bool), 0.0
+    known, chosen, total = _known(answers), dict.fromkeys(SCORES), 0.0
+    new, old, group = known["new"].to_numpy(float), known["old"].to_numpy(float), pd.factorize(known["group"])[0]
+    accepted = np.ones(len(known), bool)
     while len(known) >= _LEAST:
-        gains = [(*_gain(accepted, trial, known), name, threshold, trial) for name, threshold, trial in _trials(known, chosen, accepted)]
-        sure = [each for each in gains if each[0] > _SURE * each[1]]
+        trials = [(name, threshold, accepted & passing) for name, threshold, passing in _trials(known, chosen)]
+        gains = [_gain(np.where(trial, new, old) - np.where(accepted, new, old), group) for _, _, trial in trials]
+        sure = [place for place, (gain, error) in enumerate(gains) if gain > _SURE * error]
         if not sure:
             break
-        gain, _, name, threshold, accepted = max(sure, key=lambda each: each[0])
-        chosen[name], total = threshold, total + gain
+        best = max(sure, key=lambda place: gains[place][0])
+        name, chosen_threshold, accepted = trials[best]
+        chosen[name], total = chosen_threshold, total + gains[best][0]
     return Thresholds(**chosen), {"n": len(known), "gain": float(total)}
 
 
-def _trials(known, chosen, accepted):
-    "Stricter gates: a score, its threshold, and whom they would accept (n,)."
+def _gain(change, group):
+    "Mean (n,) change and its standard error, faces of a group together."
+    return change.mean(), np.sqrt((np.bincount(group, change) ** 2).sum()) / len(change)
+
+
+def _trials(known, chosen):
+    "Scores that are not chosen yet, their thresholds, and whom each would let pass (n,)."
     for name in (name for name in ASKED if name in known and chosen[name] is None and known[name].notna().mean() > 0.5):
-        values = known[name].to_numpy(float)
-        for share in np.linspace(0.02, 0.6, 30):  # of the faces, reverted
-            threshold = float(np.nanquantile(values, 1 - share if name in AT_MOST else share))
-            yield name, threshold, accepted & passes(name, values, threshold)
+        values, shares = known[name].to_numpy(float), np.linspace(0.02, 0.6, 30)  # of the faces, reverted
+        for threshold in np.nanquantile(values, 1 - shares if name in AT_MOST else shares).tolist():
+            yield name, threshold, passes(name, values, threshold)
 
 # %% ../../nbs/58_thresholds.ipynb #00eabad7
 def gated_accuracy(
