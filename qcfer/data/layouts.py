@@ -67,8 +67,8 @@ STUDY = {"conditions": ["geometric"], "ladders": LADDERS, "gate": {"embedder": 0
 def with_ensemble(
     candidates: str,  # whose ensemble: 'rafdb', 'affectnet7' or 'expw'
 ) -> dict:  # settings
-    "The settings of a set that the paper trains an ensemble of its own for."
-    return STUDY | {"afp": {"n_components": "adaptive"}, "esv": {"candidates": candidates, "voting": "soft"}}
+    "The settings of a set that the paper trains an ensemble of its own for; that one comes with the preset `paper`."
+    return STUDY | {"paper": {"afp": {"n_components": "adaptive"}, "esv": {"candidates": candidates, "voting": "soft"}}}
 
 
 def get_dataset(
