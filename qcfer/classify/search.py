@@ -276,7 +276,7 @@ class ESVSearch(ESV):
     class_weights : of None, 'balanced'.
     candidates : list of names out of an earlier `candidates_`, which are ranked and vote without a search; None for a search.
     vote : bool
-        False for the best candidate alone.
+        False for one candidate alone.
     metric : 'accuracy', 'balanced_accuracy' or 'macro_f1'
         What decides.
     cv : int, splitter, iterable of splits
@@ -442,10 +442,10 @@ class ESVSearch(ESV):
     def _decide(self, tables, truth, groups, plain, seed):
         "The shares of the vote (K,); sets `strategy_` and `comparisons_`."
         found, self.comparisons_ = strategies(tables, truth, self.metric, plain), {}
-        said = out_of_fold(tables, truth, groups, self.metric, plain, seed) if self.vote and len(tables) > 1 else {}
-        worth = {name: metric_value(self.metric, truth, predicted) for name, predicted in said.items()}
+        said = out_of_fold(tables, truth, groups, self.metric, plain, seed) if len(tables) > 1 else {}
+        worth = {name: metric_value(self.metric, truth, said[name]) for name in said if self.vote or name != "ensemble"}
         self.strategy_ = max(reversed(worth), key=worth.get) if worth else "best candidate"
-        for name in [name for name in said if name != "ensemble"]:
+        for name in [name for name in said if self.vote and name != "ensemble"]:
             self.comparisons_[name] = compared(truth, said[name], said["ensemble"], groups, self.metric, seed)
         return found[self.strategy_]
 
