@@ -143,7 +143,7 @@ def test_the_default_runs_on_a_miniature_tree(name, tmp_path):
     run = make_run(config, tmp_path / "out")
     record, model = run.record, load(run.model())
     assert isinstance(model, ESVSearch) and record["esv"]["strategy"] == model.strategy_
-    assert {"name", "rows", "accuracy", "score", "weight"} <= set(record["esv"]["candidates"][0])
+    assert {"name", "finalist", "rows", "accuracy", "score", "weight"} <= set(record["esv"]["candidates"][0])
     assert set(record["esv"]["comparisons"]) == {"best candidate", "first rung"}
     rungs = [rung["name"] for rung in record["ladders"]["reference"]["rungs"]]
     assert rungs == ["reference: SVC", "one LR", "best candidate", "the paper's AFP and ESV", "full"]

@@ -292,8 +292,8 @@ class ESVSearch(ESV):
     ----------
     classes_ : (C,) array
     candidates_ : list of dict
-        name; rows that it was fitted on for this; accuracy and score (the declared metric) on held-out rows; selected; weight; converged.
-        Those fitted on all rows come first, by score.
+        name; finalist: whether it was fitted to all rows of all folds, or tried on `rows` of the first one and left out; accuracy and
+        score (the declared metric) on held-out rows; selected; weight; converged. The finalists come first, by score.
     strategy_ : 'ensemble', 'best candidate' or 'first rung'
         What was best on rows that did not choose it.
     comparisons_ : {'best candidate' or 'first rung': dict}
@@ -415,7 +415,8 @@ class ESVSearch(ESV):
         "A row of `candidates_`."
         predicted = probabilities.argmax(1)
         values = {"accuracy": metric_value("accuracy", truth, predicted), "score": metric_value(self.metric, truth, predicted)}
-        return {"name": recipe.named(C), "rows": count} | values | {"selected": False, "weight": 0.0, "converged": converged}
+        tried = {"name": recipe.named(C), "finalist": False, "rows": count}
+        return tried | values | {"selected": False, "weight": 0.0, "converged": converged}
 
     def _hold_out(self, X, codes, plan, splits, seed):
         "{(recipe, C): (scores (V, C) of all held-out rows, whether the solver always converged)}; sets `validation_rows_`."
@@ -432,7 +433,7 @@ class ESVSearch(ESV):
         plain = [place for place, (recipe, _) in enumerate(keys) if recipe == FIRST_RUNG]
         shares = self._decide(tables, truth, groups, plain, seed)
         rows = [self._row(*key, self._fitted_rows, truth, table, held[key][1]) for key, table in zip(keys, tables)]
-        rows = [row | {"selected": share > 0, "weight": float(share)} for row, share in zip(rows, shares)]
+        rows = [row | {"finalist": True, "selected": bool(share > 0), "weight": float(share)} for row, share in zip(rows, shares)]
         self.candidates_ = sorted(rows, key=lambda row: -row["score"]) + screened
         vote = np.tensordot(shares, tables, 1)
         self.temperature_ = best_temperature(_logarithm(vote), truth)

@@ -166,8 +166,7 @@ def candidates(run: Run, figure: int = 2) -> Section | None:
     if not rows:
         return None
     words = "Accuracy on the validation faces, which alone decide. Filled: part of the ensemble."
-    most = max(row.get("rows", 0) for row in rows)
-    drawn = class_figures.candidates([row for row in rows if row.get("rows", 0) == most])
+    drawn = class_figures.candidates([row for row in rows if row.get("finalist", True)])
     return Section("Which classifiers were picked?", drawn, _searched(rows), (caption(figure, words + _judged(found)),))
 
 
