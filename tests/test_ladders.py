@@ -115,3 +115,24 @@ def test_how_many_vote_is_no_choice_where_counts_of_kinds_say_it(candidates):
     assert set(choices.rungs) - set(rungs) == counted and choices.reference in rungs
     assert not counted & set(choices.methods(Method(esv={"cv": None})))
     assert counted <= set(choices.methods(Method(esv={"candidates": "LR", "top_m": 2})))
+
+
+@pytest.mark.parametrize("name", [*LADDERS, "choices"])
+def test_a_searched_method_has_rungs_that_are_searched_as_it_is(name):
+    whole = Method("geometric", search={"metric": "macro_f1"})
+    ladder = choices_ladder(["LR C=1 unscaled PCA"], 30_000, 1280) if name == "choices" else LADDERS[name]
+    rungs = ladder.methods(whole)
+    assert ladder.reference in rungs and len(rungs) > 1
+    for rung, method in rungs.items():
+        make_estimator(method, np.zeros(0))
+        assert method.search is None or method.search["metric"] == "macro_f1"
+        assert method.search is not None or rung in ("reference: SVC", "the paper's AFP and ESV") or name == "choices"
+    if ladder.cumulative:
+        assert rungs[ladder.reference] == whole and all(method.search is not None for method in rungs.values())
+
+
+def test_each_rung_of_a_searched_ladder_may_choose_among_all_that_the_one_before_may():
+    rungs = [make_estimator(method, np.zeros(0)) for method in LADDERS["components"].methods(Method("geometric", search={})).values()]
+    spaces = [set(rung.usable_candidates(np.zeros(1000, int))) for rung in rungs]
+    assert all(one <= other for one, other in zip(spaces, spaces[1:])) and len(spaces[0]) == 1
+    assert [rung.vote for rung in rungs] == [False] * 5 + [True]

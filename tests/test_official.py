@@ -700,7 +700,8 @@ def test_a_report_runs_on_drawn_faces(tree, tmp_path):
         "expw": lambda root: expw(root, counts, Drawn()),
         "ferplus": lambda root: ferplus(root, {"Training": counts, "PublicTest": each("4 4 4 4 4 4 4")}),
     }[tree]
-    config = make_config(tree, root=write(tmp_path / "set"), pose="none", embedder="effnet_lite0", ladders=["modules"])
+    settings = {"preset": "paper", "conditions": [], "pose": "none", "embedder": "effnet_lite0", "ladders": ["modules"]}
+    config = make_config(tree, root=write(tmp_path / "set"), **settings)
     record = make_run(config, tmp_path / "out").record
     assert {split: sum(record["counts"][split].values()) for split in ("train", "val", "test")} == SIZES[tree]
     voters = Counter(row["name"].split()[0] for row in record["esv"]["candidates"] if row["selected"])

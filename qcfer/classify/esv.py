@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LR_C', 'SVM_C', 'NAMES', 'ON_REQUEST', 'PRESETS', 'PAPER_SVM_ROWS', 'class_weights', 'floor_weights', 'KernelSVC',
-           'kind', 'ESV', 'save', 'load']
+           'kind', 'check_rows', 'progress', 'ESV', 'save', 'load']
 
 # %% ../../nbs/61_esv.ipynb #1df7e292
 import os
@@ -214,7 +214,7 @@ def _rankable(names, y, splits):
     return kept
 
 # %% ../../nbs/61_esv.ipynb #51694b4d
-def _check_rows(X, groups):
+def check_rows(X, groups):
     "Raise `ValueError` unless every feature is a number and every row has a group, where there are groups."
     bad = np.flatnonzero(~np.isfinite(X).all(1))
     if len(bad):
@@ -228,7 +228,7 @@ def _seed_of(name, seed):
     return 0 if kind(name) == "LR" else seed
 
 
-def _progress(names, doing):
+def progress(names, doing):
     "The names one by one; on a terminal, with a bar that says which is being fitted."
     with tqdm(names, desc=doing, unit="fit", leave=False, disable=None) as bar:
         for name in bar:
@@ -315,7 +315,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         range.
         """
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False)
-        _check_rows(X, groups)
+        check_rows(X, groups)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -329,7 +329,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         self.preprocess_, features = self._preprocess(X)
         fit = check_memory(self.memory).cache(_timed_fit)
         rows = (features, codes, groups, self.class_weight)
-        fitted = [fit(name, *rows, _seed_of(name, seed)) for name in _progress(chosen, "refit")]
+        fitted = [fit(name, *rows, _seed_of(name, seed)) for name in progress(chosen, "refit")]
         self.estimators_, ended, self.fit_seconds_ = map(list, zip(*fitted))
         converged = {name: converged[name] and dict(zip(chosen, ended)).get(name, True) for name in names}
         self.candidates_ = [row | {"converged": converged[row["name"]]} for row in self.candidates_]
@@ -404,7 +404,7 @@ class ESV(ClassifierMixin, BaseEstimator):
             preprocess, features = self._preprocess(X[train])
             held_features = X[held] if preprocess is None else preprocess.transform(X[held])
             part = None if groups is None else np.asarray(groups)[train]
-            for name, table in zip(_progress(names, f"fold {number} of {len(splits)}"), found):
+            for name, table in zip(progress(names, f"fold {number} of {len(splits)}"), found):
                 fitted_to = (features, codes[train], part, self.class_weight, _seed_of(name, seed))
                 seen, said, ended = foresee(name, *fitted_to, held_features)
                 table[start : start + len(held), seen] = said
@@ -483,6 +483,7 @@ _TYPES = frozenset(
         "qcfer.classify.afp.AFP",
         f"{__name__}.ESV",
         f"{__name__}.KernelSVC",
+        "qcfer.classify.search.ESVSearch",
         "sklearn.calibration._CalibratedClassifier",
         "sklearn.calibration._SigmoidCalibration",
         "sklearn.model_selection._split.PredefinedSplit",

@@ -31,7 +31,7 @@ AS_SELECTED = {"cv": None, "top_m": "auto"}
 
 @dataclass(frozen=True)
 class Method:
-    """One way from embeddings to labels.
+    """One way from embeddings to labels: searched, or AFP and ESV as configured.
 
     Parameters
     ----------
@@ -42,6 +42,7 @@ class Method:
         machine with C = 5 without selection.
     seed : draws forests and calibration folds.
     split : None for the set's own val rows, else redraws by this seed which groups of train and val are held out to select on.
+    search : parameters of `ESVSearch` that differ from its defaults, in place of `afp` and `esv`; None for those.
     """
 
     condition: str = "raw"
@@ -50,10 +51,17 @@ class Method:
     esv: dict | None = field(default_factory=dict)
     seed: int = 0
     split: int | None = None
+    search: dict | None = None
 
     def __post_init__(self):
-        if self.esv and "random_state" in self.esv:
-            raise ValueError(f"expected one seed for all; found esv setting random_state={self.esv['random_state']!r}: set seed instead")
+        for name in ("esv", "search"):
+            if "random_state" in (settings := getattr(self, name) or {}):
+                found = f"{name} setting random_state={settings['random_state']!r}"
+                raise ValueError(f"expected one seed for all; found {found}: set seed instead")
+
+    def with_voters(self, names: list[str]) -> "Method":
+        "The method with the voters that it selected before, by name, in place of a selection anew."
+        return self.changed({"esv": AS_SELECTED | {"candidates": names}} if self.search is None else {"search": {"candidates": names}})
 
     def changed(self, change: dict) -> "Method":
         """The method after a change: a table of settings is merged into the old one, anything else takes its place.
@@ -112,11 +120,15 @@ def make_estimator(
 
     from qcfer.classify.afp import AFP
     from qcfer.classify.esv import ESV, KernelSVC
+    from qcfer.classify.search import ESVSearch
 
+    given = {"cv": PredefinedSplit(fold), "random_state": method.seed, "memory": memory}
+    if method.search is not None:
+        return ESVSearch(**given | method.search)
     afp = None if method.afp is None else AFP(**{"random_state": method.seed} | method.afp)
     if method.esv is None:
         return make_pipeline(afp, KernelSVC(C=5)) if afp else KernelSVC(C=5)
-    return ESV(afp, **{"cv": PredefinedSplit(fold), "random_state": method.seed, "memory": memory} | method.esv)
+    return ESV(afp, **given | method.esv)
 
 # %% ../../nbs/62_train.ipynb #5df7d7a7
 _FACE = ("face", "image", "split", "label", "group", "usage", "yaw", "estimated_yaw")
@@ -180,7 +192,7 @@ def can_be_fitted(
     labels: np.ndarray,  # of the train and val faces
 ) -> bool:
     "Whether a method has a candidate for so many faces: a kernel machine alone has none for too many, or for a class of one or two."
-    if method.esv is None:
+    if method.search is None and method.esv is None:
         return True
     try:
         make_estimator(method, np.zeros(0)).usable_candidates(labels)
@@ -223,6 +235,8 @@ def facts_of(
         "parameters": sum(parameter_count(voter) for voter in voters),
         "importance": np.mean(forests, axis=0).round(6).tolist() if forests else None,
         "candidates": getattr(estimator, "candidates_", []),
+        "strategy": getattr(estimator, "strategy_", None),
+        "comparisons": getattr(estimator, "comparisons_", {}),
     }
 
 
@@ -246,7 +260,7 @@ def fit_memory():  # a joblib.Memory in the user's cache
     import sklearn
     from joblib import Memory
 
-    return Memory(cache_dir() / "fits" / f"{sklearn.__version__}-{code_hash('classify.esv')}", verbose=0)
+    return Memory(cache_dir() / "fits" / f"{sklearn.__version__}-{code_hash('classify.esv', 'classify.search')}", verbose=0)
 
 # %% ../../nbs/62_train.ipynb #0518d039
 def rung_key(
@@ -258,7 +272,7 @@ def rung_key(
     import sklearn
 
     settings = {name: value for name, value in asdict(method).items() if name not in ("condition", "embedder")}
-    code = sklearn.__version__, code_hash("core.labels", "classify.afp", "classify.esv", "classify.train")
+    code = sklearn.__version__, code_hash("core.labels", "classify.afp", "classify.esv", "classify.search", "classify.train")
     columns = [name for name in _FACE if name in manifest]
     faces = pd.util.hash_pandas_object(manifest[columns], index=False).to_numpy().tobytes()
     return sha256(json.dumps(settings, sort_keys=True), features_hash, sha256(faces), *code)[:32]

@@ -67,8 +67,8 @@ STUDY = {"conditions": ["geometric@auto+raw", "mirrored+raw"], "ladders": LADDER
 def with_ensemble(
     candidates: str,  # whose ensemble: 'rafdb', 'affectnet7' or 'expw'
 ) -> dict:  # settings
-    "The settings of a set that the paper trains an ensemble of its own for."
-    return STUDY | {"afp": {"n_components": "adaptive"}, "esv": {"candidates": candidates, "voting": "soft"}}
+    "The settings of a set that the paper trains an ensemble of its own for; that one comes with the preset `paper`."
+    return STUDY | {"paper": {"afp": {"n_components": "adaptive"}, "esv": {"candidates": candidates, "voting": "soft"}}}
 
 
 def get_dataset(

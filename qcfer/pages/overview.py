@@ -118,7 +118,7 @@ def settings(run: Run) -> pd.DataFrame:  # a row a setting
     "What was run: data, models and settings."
     record = run.record
     config = {name: value for name, value in record["config"].items() if not isinstance(value, dict)}
-    nested = {f"{part}.{name}": value for part in ("afp", "esv") for name, value in record["config"][part].items()}
+    nested = {f"{part}.{name}": value for part in ("search", "afp", "esv") for name, value in record["config"].get(part, {}).items()}
     chosen = [row["name"] for row in record["esv"]["candidates"] if row["selected"]]
     rows = config | nested | {
         "seed": record["seed"],

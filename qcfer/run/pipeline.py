@@ -203,6 +203,8 @@ def make_record(
             "candidates": facts["candidates"],
             "top_m": sum(row["selected"] for row in facts["candidates"]),
             "voting": config.esv.get("voting", "soft"),
+            "strategy": facts["strategy"],
+            "comparisons": facts["comparisons"],
         },
         "costs": _costs(study, facts),
         "afp": afp,

@@ -12,7 +12,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from ..classify.ladders import LADDERS, Ladder, choices_ladder, extractor_ladder, pca_ladder, seeds_ladder
-from ..classify.train import AS_SELECTED, Method, Rung, can_be_fitted, fit_methods
+from ..classify.train import Method, Rung, can_be_fitted, fit_methods
 from ..core.labels import PROBABILITIES
 from ..evaluate.curves import margin, margin_difference
 from ..evaluate.scores import ladder as score_ladder
@@ -23,7 +23,8 @@ from .study import Part
 # %% ../../nbs/83_train.ipynb #690119d1
 def whole_method(config: Config) -> Method:
     "The run's own method, as the ladders change it."
-    return Method(str(config.main), config.embedder, config.afp, config.esv, config.seed)
+    search = config.search if config.is_searched else None
+    return Method(str(config.main), config.embedder, config.afp, config.esv, config.seed, search=search)
 
 
 def train_conditions(
@@ -40,7 +41,7 @@ def train_with_duplicates(
     members: list[str],  # the voters that the whole method selected on the pictures as they are
 ) -> Rung:
     "Refit the selected voters with the training copies of test pictures left in."
-    method = whole_method(part.study.config).changed({"condition": RAW, "esv": AS_SELECTED | {"candidates": members}})
+    method = whole_method(part.study.config).changed({"condition": RAW}).with_voters(members)
     return fit_methods([method], part.see, part.manifest, part.study.out, leaks=True)[0]
 
 # %% ../../nbs/83_train.ipynb #4f066a62
