@@ -31,7 +31,7 @@ CLIP = {
 @pytest.mark.parametrize("name", ["rafdb", "affectnet7", "expw", "fer2013", "posebench", "folder"])
 def test_paper_is_exactly_the_papers(name):
     config = make_config(name, root="x", preset="paper")
-    assert (config.embedder, config.conditions) == ("open_clip:ViT-L-14/openai", ["qwen"])
+    assert (config.embedder, config.conditions) == ("open_clip:ViT-L-14/openai", ["qwen@paper"])
     assert (gate_of(config).embedder, gate_of(config).identity) == (0.82, None)
     assert whole_method(config).search is None
     own = {"rafdb", "affectnet7", "expw"} & {name}
@@ -116,7 +116,7 @@ def tiny(tmp_path_factory):
         model = qwen.tiny_model(folder / "qwen")
         yield {
             "embedder": f"open_clip:smallest-clip@{folder / 'random.pt'}",
-            "conditions": [f"qwen:{model}"],
+            "conditions": [f"qwen:{model}@paper"],
             "frontalizers": {"qwen": {"preset": "trial"}},
         }
 

@@ -23,7 +23,7 @@ def refuse(found: set, known: list[str], what: str):
 PLACES = ("root", "frontalized", "device", "recogniser")
 "Settings that say where, not what: no part of a run's name, for the contents and the models' ids are."
 
-PAPER = {"embedder": "open_clip:ViT-L-14/openai", "conditions": ["qwen"], "gate": {"embedder": 0.82}}
+PAPER = {"embedder": "open_clip:ViT-L-14/openai", "conditions": ["qwen@paper"], "gate": {"embedder": 0.82}}
 "What the preset `paper` says of every set (sections 3.2, 3.3, 4.6); identity, 0.78, is asked where there is a recogniser."
 
 OF_THE_RUN = ("pca", "extractors", "choices", "seeds")
