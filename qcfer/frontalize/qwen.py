@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..core.device import check_device
 from ..core.files import WeightsError, file_sha256, sha256
+from ..embed.torch_networks import seeded_torch
 from .conditions import frontalizer
 from .prompt import Prompt, get_prompt
 
@@ -461,13 +462,11 @@ def tiny_model(
 ) -> Path:  # `folder`, a model for `Qwen`
     "Write a Qwen-Image-Edit of random weights, about 1 MB: it tries a set-up from end to end and paints noise."
     import diffusers
-    import torch
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
     pipeline = diffusers.QwenImageEditPlusPipeline if plus else diffusers.QwenImageEditPipeline
     tokenizer = _tiny_tokenizer(pipeline)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded_torch(0):
         parts = {"text_encoder": _tiny_text_encoder(tokenizer), **_tiny_painter()}
     pipeline(
         **parts,

@@ -14,6 +14,7 @@ import pandas as pd
 from ..core.labels import CLASSES
 from ..core.pictures import IMAGE_SUFFIXES, ImageError, decode_image
 from ..embed.embedders import get_embedder
+from ..embed.torch_networks import full_precision
 from ..frontalize.conditions import RAW
 from .record import Run
 
@@ -52,7 +53,7 @@ def predict_images(
     from qcfer.classify.esv import load
 
     embedder = get_embedder(run.record["config"]["embedder"])
-    if embedder.id != run.record["ids"]["embedder"]:
+    if embedder.id != full_precision(run.record["ids"]["embedder"]):
         raise ValueError(f"expected the embedder {run.record['ids']['embedder']} of the run; found {embedder.id}")
     rows, names, rejected = _embedded(embedder, find_pictures(paths))
     if not rows:
