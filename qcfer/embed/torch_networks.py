@@ -90,7 +90,7 @@ class TorchEmbedder(Embedder):
     transform : callable
         A PIL picture to a tensor (3, height, width).
     device : str
-        'cpu', or 'cuda' for half precision where that is safe; raises `ValueError` for one that is not there.
+        'cpu', or 'cuda' for float16 where that is safe; raises `ValueError` for one that is not there.
 
     Attributes
     ----------
@@ -116,7 +116,7 @@ class TorchEmbedder(Embedder):
         "Network inputs (n, 3, height, width) float32 to unit vectors (n, D) float32."
         import torch
 
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=self.device.type == "cuda"):
+        with torch.inference_mode(), torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
             return unit_rows(self._encode(torch.from_numpy(batch).to(self.device)).float().cpu().numpy())
 
     def differentiable(self) -> tuple:
