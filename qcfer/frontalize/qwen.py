@@ -17,6 +17,7 @@ from PIL import Image
 
 from ..core.device import check_device
 from ..core.files import WeightsError, file_sha256, sha256
+from ..embed.torch_networks import seeded_torch
 from .conditions import frontalizer
 from .prompt import Prompt, get_prompt
 
@@ -101,7 +102,17 @@ PRESETS = {
     "fast": Preset(steps=8, true_cfg_scale=1.0, lora="lightning"),
     "fast4": Preset(steps=4, true_cfg_scale=1.0, lora="lightning"),
 }
-"By the memory of the graphics card; '12gb' keeps the 58 GB of weights in main memory. The 'fast' ones need the card of 'a100'."
+"By the memory of the graphics card; '12gb' keeps the weights in main memory, pinned: 96 GB. The 'fast' ones need the card of 'a100'."
+
+# %% ../../nbs/54_qwen.ipynb #e337b1ca
+_CALL_S, _PASS_S = 0.5, 0.4  # seconds a face on an H200: words, encoding and decoding; one pass through the transformer
+
+
+def _stated_rate(preset):
+    "Faces a second; None where weights wait elsewhere or are quantized."
+    if preset.offload or preset.quantize or preset.gguf:
+        return None
+    return 1 / (_CALL_S + _PASS_S * preset.steps * (2 if preset.true_cfg_scale > 1 else 1))
 
 # %% ../../nbs/54_qwen.ipynb #f81c4b75
 _LIGHTNING = {
@@ -211,7 +222,8 @@ class Qwen:
     size : int
         448, the longer side of a result in pixels.
     images_per_s : float or None
-        For 'a100' on a graphics card the paper's own figure (0.8 s a face), which was not measured here; else None.
+        On a graphics card that holds the unquantized weights: what an H200 takes, measured with random weights of the published size;
+        else None.
     settings : dict
         Everything, for the run record.
     """
@@ -232,12 +244,12 @@ class Qwen:
             raise ValueError(f"expected a preset of {', '.join(PRESETS)}; found {preset!r}")
         check_device(device)
         self.device = device
-        self.images_per_s = 1 / 0.8 if preset == "a100" and self.device != "cpu" else None
         preset = PRESETS[preset] if isinstance(preset, str) else preset
         self.model, self.revision, self.pipeline = _locate(model)
         self.preset = replace(preset, steps=preset.steps or _STEPS[self.pipeline], lora=_lora(preset, self.model))
         self.prompt = get_prompt(prompt) if isinstance(prompt, str) else prompt
         self.seed, self.estimator, self._loaded = seed, estimator, None
+        self.images_per_s = None if self.device == "cpu" else _stated_rate(self.preset)
         self.batch_size = self.preset.batch_size if self.pipeline == "QwenImageEditPipeline" else 1
         self.settings = self._settings()
         told = {name: value for name, value in self.settings.items() if name not in ("batch_size", "offload", "model")}
@@ -322,6 +334,7 @@ def _load(
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         hint = "see that qcfer[qwen] is installed, the download whole, and the preset made for this machine"
         raise WeightsError(f"cannot load {backend.model} ({reason}): {hint}") from error
+    pipe.vae.enable_slicing()  # eight faces decoded at once take 99 GiB of a card, one by one 66
     if backend.preset.tiling:
         pipe.vae.enable_tiling()
     _place(pipe, backend.preset.offload, backend.device)
@@ -461,13 +474,11 @@ def tiny_model(
 ) -> Path:  # `folder`, a model for `Qwen`
     "Write a Qwen-Image-Edit of random weights, about 1 MB: it tries a set-up from end to end and paints noise."
     import diffusers
-    import torch
     from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
 
     pipeline = diffusers.QwenImageEditPlusPipeline if plus else diffusers.QwenImageEditPipeline
     tokenizer = _tiny_tokenizer(pipeline)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded_torch(0):
         parts = {"text_encoder": _tiny_text_encoder(tokenizer), **_tiny_painter()}
     pipeline(
         **parts,

@@ -16,6 +16,7 @@ import pandas as pd
 from ..core.files import sha256
 from ..core.labels import CLASSES
 from ..core.pictures import IMAGE_SUFFIXES, ImageError, Pictures, decode_image
+from ..embed.torch_networks import full_precision
 from .config import Config
 from .record import Run
 from .study import Study
@@ -103,8 +104,8 @@ def predict_images(
 
 def _check(run, study):
     "Raise `ValueError` where a new face could not go the way of the run's own."
-    ids = run.record["conditions"][run.main]["ids"]
-    if study.embedder().id != ids["embedder"]:
+    ids = run.record["ids"]
+    if study.embedder().id != full_precision(ids["embedder"]):
         raise ValueError(f"expected the embedder {ids['embedder']} of the run; found {study.embedder().id}")
     if ids["pose"] == "annotation":
         raise ValueError("expected a run whose poses were estimated; found the set's own annotation, which new pictures do not have")
