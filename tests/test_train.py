@@ -272,3 +272,15 @@ def test_killed_at_any_moment_it_goes_on_and_leaves_nothing_half_done(tmp_path):
     assert len(list(rungs.glob("*/facts.json"))) == 5
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert not [path for path in rungs.glob("*") if path.suffix == ".tmp" and list(Path(path).glob("facts.json"))]
+
+
+def test_a_search_tells_of_val_and_test_and_its_voters_can_be_taken_again(data, tmp_path):
+    features, faces = data
+    method = Method(search={"kinds": ["LR"], "scalings": [None]})
+    rung = fit([method], data, tmp_path, keep_models=True)[0]
+    assert set(rung.predictions["split"]) == {"val", "test"} and rung.facts["strategy"] in ("ensemble", "best candidate", "first rung")
+    again = fit([method.with_voters(rung.facts["members"])], data, tmp_path)[0]
+    assert {row["name"] for row in again.facts["candidates"]} == set(rung.facts["members"])
+    assert make_estimator(method, np.zeros(700)).cv == 3  # so few val faces decide little
+    assert isinstance(make_estimator(method.changed({"search": {"cv": "val"}}), np.zeros(700)).cv, PredefinedSplit)
+    assert isinstance(make_estimator(method, np.zeros(5_000)).cv, PredefinedSplit)

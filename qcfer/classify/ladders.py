@@ -132,7 +132,7 @@ LADDERS = {
     ),
     "folds": Ladder(
         "What the voters are picked on", {"val faces": {}, "five folds": {"esv": {"cv": 5}}}, "val faces", "section 4.2", False,
-        {"val faces": {}, "five folds": {"search": {"cv": 5}}},
+        {"val faces": {"search": {"cv": "val"}}, "five folds": {"search": {"cv": 5}}},
     ),
     "reference": Ladder(
         "A plain kernel machine as a yardstick",

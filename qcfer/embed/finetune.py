@@ -23,7 +23,7 @@ from ..core.files import atomic_path, sha256
 from ..core.labels import CLASSES, PROBABILITIES
 from ..core.model_cache import prepared_batches
 from ..core.pictures import PictureList, Pictures
-from .lite0 import rgb_planes
+from .graph import rgb_planes
 from .torch_networks import seeded_torch, tensors_sha256, timm_network
 
 # %% ../../nbs/45_finetune.ipynb #72a5040f
