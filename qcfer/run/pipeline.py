@@ -266,7 +266,7 @@ def _work(study, run):
     run.save_file(study.out / config.dataset / "rejected.csv", "rejected.csv")
     for name, (judged, curves, _) in gates.items():
         run.save_gate(name, judged, curves)
-    if measured:
+    if measured and "frontal_landmarks" in study.manifest:  # rendered: nobody's photograph
         save_pictures(study, gates, run)
     for name in conditions:
         run.save_file(rungs[name].model, run.model(name))

@@ -137,7 +137,7 @@ class Study:
     def prepared(self) -> tuple:  # the manifest without poses, and its root
         root = find_root(self.config, self.out)
         with self.meter.stage("prepare"):
-            manifest, root = prepare(self.config.dataset, root, self.out, seed=self.config.seed, **self._how)
+            manifest, root = prepare(self.config.dataset, root, self.out, seed=self.config.seed, told=self.config.told, **self._how)
         return manifest.assign(face=np.arange(len(manifest))), root
 
     @property
@@ -260,8 +260,10 @@ class Study:
 
     @property
     def has_truth(self) -> bool:
-        "Whether the true frontal views are known, and the poses by which they stand in."
-        return "frontal" in self.manifest and "estimated_yaw" in self.manifest
+        "Whether the true frontal views are known, and the poses by which they stand in, and a test face is turned."
+        manifest = self.manifest
+        known = "frontal" in manifest and "estimated_yaw" in manifest
+        return known and is_profile(manifest.loc[manifest["split"] == "test", "yaw"].to_numpy()).any()
 
     @property
     def conditions(self) -> list[str]:
