@@ -3,8 +3,10 @@
 import io
 import json
 import shutil
+import warnings
 from itertools import count, product
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -592,6 +594,47 @@ def test_the_paths_that_a_list_means_stay_below_the_root(tmp_path):
     assert {name: below.find(name) for name in expected} == expected
 
 
+# What the command says
+
+
+def said(capsys, *arguments):
+    from qcfer.cli import main
+
+    main(["prepare", *map(str, arguments)])
+    return capsys.readouterr().out
+
+
+def test_prepare_tells_people_twins_and_what_no_list_names(tmp_path, capsys):
+    write_faces(tmp_path / "set", laboratory(tmp_path / "set"))
+    put(tmp_path / "set/more.jpg", tiny(None))
+    text = said(capsys, "folder", "--root", tmp_path / "set", "--out", tmp_path / "out")
+    assert "10 people, true frontal views known" in text and "1 pictures stand in the folder and not in the list" in text
+    assert "1 pictures stand in the folder and not in the list" in (tmp_path / "out/folder/check.html").read_text()
+
+
+def test_what_is_typed_reaches_the_reader(tmp_path, capsys):
+    for name in ("3", "5", "happyness", "bored"):
+        fill(tmp_path / "set" / name)
+    fill(tmp_path / "elsewhere"), (tmp_path / "set/fear").symlink_to(tmp_path / "elsewhere")
+    typed = ("--classes", "fer2013,happyness=happiness,5=anger", "--ignore", "bored", "--follow-links")
+    text = said(capsys, "folder", "--root", tmp_path / "set", "--out", tmp_path / "out", *typed)
+    assert "told by the numbers of fer2013" in text
+    manifest = pd.read_parquet(tmp_path / "out/folder/manifest.parquet")
+    assert manifest["label"].value_counts().to_dict() == {3: 12, 0: 6, 2: 6}
+
+
+def test_a_yaw_with_the_other_sign_is_told():
+    from qcfer.run.study import add_pose
+
+    yaw = np.repeat([-90.0, -45, 0, 45, 90], 10)
+    poses = np.stack([-yaw + 3, 0 * yaw, 0 * yaw], axis=1)
+    with pytest.warns(UserWarning, match="expected yaw above 0 where the nose points to the image's right; found .* 100% of the turned"):
+        add_pose(pd.DataFrame({"yaw": yaw}), poses)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "pitch" not in add_pose(pd.DataFrame({"yaw": yaw}), -poses)
+
+
 # A run
 
 
@@ -621,3 +664,20 @@ def test_a_laboratorys_photographs_are_measured_as_posebench_is_and_not_kept(dra
     assert [path for path in run.path.rglob("*") if "pairs" in path.name or "contact" in path.name or "attention" in path.name] == []
     manifest = pd.read_parquet(run.path / "manifest.parquet")
     assert manifest.groupby("subject")["split"].nunique().max() == 1
+    from qcfer.pages import posebench as page
+
+    assert "test faces that are turned" in page.headline(run).data and "rendered" not in page.headline(run).data
+    assert page.what_it_is(run).heading == "What is kdef?" and page.every_turn(run) is None
+    assert all(part(run) is not None for part in (page.turning, page.effect, page.recovered, page.fidelity, page.pose_error))
+
+
+def test_the_error_of_a_yaw_alone_is_drawn():
+    from qcfer.evaluate.fidelity import pose_error, pose_offset
+    from qcfer.pages.figures.yaw import pose_errors
+
+    true = np.repeat([-90.0, -45, 0, 45, 90], 6)[:, None]
+    estimated = true + np.tile([1.0, 3.0], 15)[:, None]
+    error = pose_error(estimated, true, np.arange(30) % 5, pose_offset(estimated, true))
+    assert error["offset"] == {"yaw": 2.0} and {tuple(row) for row in error["bins"].values()} == {("yaw",)}
+    assert [row["yaw"]["value"] for row in error["bins"].values()] == [1.0] * 3
+    assert [text.get_text() for text in pose_errors(error).axes[0].texts] == ["1.0"] * 3

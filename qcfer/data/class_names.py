@@ -123,11 +123,10 @@ class Meaning:
         return read_classes(Path(text))
 
     def seems(self, name: str) -> bool:
-        "Whether a name could be one of a class: it is known or left out or, where nobody has said a thing of numbers, a short number."
+        "Whether a name could be one of a class: it is known or left out, or a short number that somebody may explain."
         key = plain(name)
         word = self._names.get(key, key)
-        explained = any(known.isdecimal() for known in self._names)
-        return _is_class(word) or bool({key, word} & self.ignore) or (not explained and bool(re.fullmatch("[0-9]{1,2}", key)))
+        return _is_class(word) or bool({key, word} & self.ignore) or bool(re.fullmatch("[0-9]{1,2}", key))
 
     def __call__(self, name: str, where: str) -> tuple[int, str]:  # its label and '', or -1 and the name of a class left out
         "What a name means; raises `DatasetError` for one that nobody explains."
@@ -145,7 +144,7 @@ class Meaning:
             how = f"--classes {key}=CLASS, a set whose numbers these are, such as --classes rafdb, or a file {CLASS_FILES[0]}"
             return f"expected to be told what the number {key} in {where} means; found {nobody}: add {how}"
         found = repr(shown(word)[:40])
-        how = f"rename it (--classes {shown(key)[:40]}=CLASS) or leave it out (--ignore {shown(key)[:40]})"
+        how = f"rename it (--classes {shown(key)[:40]}=CLASS) or leave it out (--ignore {shown(word)[:40]})"
         return f"expected one of {', '.join(CLASSES)} in {where}; found {found}: {how}"
 
 

@@ -79,7 +79,8 @@ def csv_rows(
             reader.fieldnames = list(without_header) if headless else first
             if not set(columns) <= set(reader.fieldnames):
                 found = " ".join(shown(", ".join(first)[:100]).split()) or "none"
-                raise DatasetError(f"expected columns {', '.join(columns)} in {path}; found {found}")
+                hint = ": separate them by commas" if len(first) == 1 and re.search("[;\t|]", first[0]) else ""
+                raise DatasetError(f"expected columns {', '.join(columns)} in {path}; found {found}{hint}")
             if headless:
                 yield 1, dict(zip(without_header, first))
             for row in reader:

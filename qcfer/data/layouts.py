@@ -122,10 +122,8 @@ def has_splits(path: Path, meaning: Meaning = NAMES) -> bool:
 
 
 def has_classes(path: Path, meaning: Meaning = NAMES) -> bool:
-    "Whether a folder holds two class folders or more, none with a number that is no class, and is no split folder itself."
-    names = folders(path)
-    others = [name for name in names if name.isdecimal() and not meaning.seems(name)]
-    return path.name.lower() not in SPLITS and sum(map(meaning.seems, names)) >= 2 and not others
+    "Whether a folder holds two class folders or more, and is no split folder itself."
+    return path.name.lower() not in SPLITS and sum(map(meaning.seems, folders(path))) >= 2
 
 # %% ../../nbs/10a_layouts.ipynb #b30bc656
 def _scan_class(below, relative, meant, split):

@@ -203,7 +203,8 @@ def _check_usable(dataset, root, rows, rejected):
         raise DatasetError(f"expected two classes or more to train on in {root}; found {present}{hint}")
     scarce = ", ".join(CLASSES[label] for label in sorted(set(rows["label"])) if (train == label).sum() < 3)
     if scarce:
-        raise DatasetError(f"expected three different train pictures or more of each class in {root}; too few: {scarce}{hint}")
+        what = "people who may teach" if "subject" in rows else "train pictures"
+        raise DatasetError(f"expected three different {what} or more of each class in {root}; too few: {scarce}{hint}")
 
 # %% ../../nbs/13_manifest.ipynb #c1dab50e
 def survey(

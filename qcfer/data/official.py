@@ -214,7 +214,9 @@ def _read_affectnet_csv(root):
         path = lists / f"{usage}.csv"
         for number, row in csv_rows(path, _AFFECTNET_NEEDED, _AFFECTNET_COLUMNS):
             rows.append(_affectnet_row(row, usage, f"line {number} of {path}", images, below))
-    return pd.DataFrame(rows, columns=[*ROW, *BOX])
+    table = pd.DataFrame(rows, columns=[*ROW, *BOX])
+    table.attrs["unlisted"] = count_unlisted(root, set(table["image"]), images)
+    return table
 
 # %% ../../nbs/11_official_sets.ipynb #e897625b
 _NPY = re.compile(
@@ -299,7 +301,8 @@ def _affectnet_releases(folder, **_):
 
 def _affectnet_folders(folder, classes=(), ignore=(), follow_links=False):
     meaning = Meaning(classes, [*ignore, *_AFFECTNET_OTHERS.values()], _AFFECTNET_CODES)
-    return has_splits(folder, meaning) or has_classes(folder, meaning)
+    hashes = any(name.isdecimal() and int(name) not in _AFFECTNET_CODES for name in folders(folder))  # numbered, but no classes
+    return has_splits(folder, meaning) or (has_classes(folder, meaning) and not hashes)
 
 
 def read_affectnet(
@@ -351,8 +354,8 @@ def read_expw(
         image = f"{images}/{fields[0]}"
         rows.append((shown(image), label_of("expw", fields[7], where), "", "", below.objection(image), left, top, right, bottom))
     table = pd.DataFrame(rows, columns=[*ROW, *BOX])
-    again = table.duplicated(["image", "label", *BOX]) & (table["reason"] == "")
-    return table.assign(reason=table["reason"].mask(again, "the same face stands in the list twice"))
+    table.attrs["unlisted"] = count_unlisted(root, set(table["image"]), images)
+    return table
 
 # %% ../../nbs/11_official_sets.ipynb #53aebc5e
 EXPW = dataset("expw", help="expw (ExpW, 91,793 faces with their boxes)", params=with_ensemble("expw"))(

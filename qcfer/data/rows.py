@@ -55,9 +55,9 @@ def count_unlisted(
     for part in parts or ("",):
         for path, names, files in os.walk(os.path.join(root, part)):
             names[:] = [name for name in names if not is_clutter(name)]
-            below = os.path.relpath(path, root)
+            below = os.path.normpath(os.path.join(os.path.relpath(path, root), "x"))[:-1]
             pictures = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES) and not is_clutter(name)]
-            count += sum(os.path.normpath(os.path.join(below, name)) not in listed for name in pictures)
+            count += sum(below + name not in listed for name in pictures)
     return count
 
 # %% ../../nbs/10a_rows.ipynb #d1ec9dd1

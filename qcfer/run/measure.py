@@ -139,9 +139,9 @@ def gate_records(
 def train_on_frontal(
     part: Part,  # with true frontal views
 ) -> dict:  # {'frontal' or a condition of `single_views`: predictions of the test faces}
-    "Fit the full method on one true frontal view for each subject and expression; show it the test faces under every condition."
+    "Fit the full method on each true frontal view of the subjects, once; show it the test faces under every condition."
     manifest, frontal = part.manifest, part.frontal
-    once = ~manifest.duplicated(["group", "label"]) & (manifest["split"] != "test")
+    once = ~manifest.duplicated(["group", "label", "frontal"]) & (manifest["split"] != "test")
     estimator = make_estimator(whole_method(part.study.config), val_fold(manifest[once]), fit_memory())
     estimator.fit(frontal[once], manifest["label"].to_numpy()[once], groups=manifest["group"].to_numpy()[once])
     test = (manifest["split"] == "test").to_numpy()

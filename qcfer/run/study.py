@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -79,7 +80,18 @@ def add_pose(
     if not np.isfinite(poses).any():
         return manifest.drop(columns=list(ANGLES), errors="ignore")
     manifest = manifest.assign(**dict(zip(ESTIMATED, poses.T)))
+    _check_sign(manifest)
     return manifest if "yaw" in manifest else manifest.assign(**dict(zip(ANGLES, poses.T)))
+
+
+def _check_sign(manifest):
+    "Warn where the set's own yaw and the estimate point to opposite sides; bins do not show it."
+    if "yaw" in manifest:
+        turned = manifest.loc[is_profile(manifest["yaw"].to_numpy()) & manifest["estimated_yaw"].notna(), ["yaw", "estimated_yaw"]]
+        opposite = (turned["yaw"] * turned["estimated_yaw"] < 0).mean() if len(turned) >= 20 else 0
+        if opposite > 0.8:
+            found = f"found that the estimate contradicts the set on {opposite:.0%} of the turned faces: check the sign"
+            warnings.warn(f"expected yaw above 0 where the nose points to the image's right; {found}", stacklevel=3)
 
 # %% ../../nbs/81_study.ipynb #6258a56a
 def find_root(
@@ -166,7 +178,10 @@ class Study:
     def _found(self):
         estimator, images = self.pose_estimator[1], self.images
         with self.meter.stage("pose"):
-            return estimate_poses(estimator, images, self.prepared[0], self.out)
+            poses, landmarks = estimate_poses(estimator, images, self.prepared[0], self.out)
+        if self.finder is None:  # of posed photographs the yaw alone is known, and heads are held level
+            poses[:, 1:][np.isfinite(poses[:, :1]) & np.isnan(poses[:, 1:])] = 0
+        return poses, landmarks
 
     @property
     def poses(self) -> np.ndarray:
