@@ -37,7 +37,7 @@ def has_faces(folder: Path) -> bool:
 def _degrees(text, column, where):
     "An angle; raises `DatasetError` for what is none."
     text = (text or "").strip()
-    if re.fullmatch(r"[+-]?[0-9]{1,3}(\.[0-9]{0,9})?", text) and abs(float(text)) <= 180:
+    if re.fullmatch(r"[+-]?([0-9]{1,3}\.?[0-9]{0,30}|\.[0-9]{1,30})(e[+-]?[0-9]{1,2})?", text, re.IGNORECASE) and abs(float(text)) <= 180:
         return float(text)
     raise DatasetError(f"expected degrees from -180 to 180 as {column} in {where}; found {shown(text)[:40]!r}")
 
