@@ -36,7 +36,7 @@ _BESIDE = """    params:
 
 Settings = make_dataclass(
     "Settings",
-    [(each.name, (int if each.type is int else str) | None, field(default=None)) for each in _TYPED]
+    [(each.name, ({int: int, bool: bool}.get(each.type, str)) | None, field(default=None)) for each in _TYPED]
     + [
         ("params", Path | None, field(default=None)),
         ("set", Annotated[list[str] | None, Parameter(name="--set")], field(default=None)),
@@ -90,6 +90,13 @@ def prepare(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fa
     sizes = ", ".join(f"{split} {count:,}" for split, count in manifest["split"].value_counts().items())
     print(f"{page.parent / 'manifest.parquet'}: {len(manifest):,} faces ({sizes})")
     print(f"{manifest['duplicate'].sum():,} train or val rows stand in test as well; {len(study.rejected):,} files rejected")
+    if "subject" in manifest:
+        known = "true frontal views known" if "frontal" in manifest else "no true frontal views known"
+        print(f"{manifest['subject'].nunique():,} people, {known}")
+    if "unlisted" in manifest.attrs:
+        print(f"{manifest.attrs['unlisted']:,} pictures stand in the folder and not in the list")
+    if "told" in manifest.attrs:
+        print(f"what the classes are called is told by {manifest.attrs['told']}")
     print(page)
 
 # %% ../nbs/cli.ipynb #e67a9745

@@ -25,7 +25,7 @@ def content_keys(
     manifest: pd.DataFrame,
 ) -> np.ndarray:  # (N,) texts, equal for copies
     "What two rows must share to be copies of each other."
-    if get_dataset(name).group == "pixels":
+    if get_dataset(name).group == "pixels" and "subject" not in manifest:
         return manifest["group"].to_numpy(dtype=object)
     return np.array(FaceImages(manifest, "").keys, dtype=object)
 

@@ -16,7 +16,8 @@ import pandas as pd
 from PIL import Image
 
 from ..core.files import file_sha256, sha256
-from ..core.labels import CLASSES, from_code
+from ..core.labels import CLASSES, CODES, from_code
+from .class_names import Meaning
 from .label_files import DatasetError, csv_rows, whole_number
 from .layouts import LADDERS, STUDY, Dataset, dataset, has_splits, read_folder
 from .unpacked import not_unpacked, unpack_once, write_pictures
@@ -59,8 +60,8 @@ def _usage(
 
 def _label(row, where):
     try:
-        return from_code("fer2013", int(row["emotion"]))
-    except (ValueError, TypeError):
+        return from_code("fer2013", whole_number(row["emotion"], "an emotion", where))
+    except ValueError:
         raise DatasetError(f"expected an emotion from 0 to 6 in {where}; found {str(row['emotion'])[:40]!r}") from None
 
 # %% ../../nbs/10c_fer2013.ipynb #bfaaf518
@@ -90,21 +91,30 @@ def unpack_fer2013(
 # %% ../../nbs/10c_fer2013.ipynb #829d26cb
 def read_fer2013(
     root: Path,  # with train/<class>/* and test/<class>/*
+    classes: list[str] = (),  # what the folders are called, of `Meaning`
+    ignore: list[str] = (),
+    follow_links: bool = False,
 ) -> pd.DataFrame:  # rows; usage is the set's own subset, from the file name's prefix, else the folder's split
-    "All rows of FER2013's folders. Training is train, the others are test; what a CSV's unpacking rejected comes first."
-    rows = pd.concat([not_unpacked(root), read_folder(root)], ignore_index=True)
+    "All rows of FER2013's folders, by names or numbers. Training is train, the others test; what a CSV's unpacking rejected comes first."
+    read = read_folder(root, Meaning(classes, ignore, CODES["fer2013"]), follow_links)
+    rows = pd.concat([not_unpacked(root), read], ignore_index=True)
     prefix = rows["image"].str.extract(r"/(Training|PublicTest|PrivateTest)_[^/]*$", expand=False)
     usage = prefix.fillna(rows["split"].replace({"train": "Training"}))
     return rows.assign(label=rows["label"].astype(np.int64), usage=usage, split=np.where(usage == "Training", "train", "test"))
 
 # %% ../../nbs/10c_fer2013.ipynb #7ebcf467
+def _has_folders(folder, classes=(), ignore=(), follow_links=False):
+    return has_splits(folder, Meaning(classes, ignore, CODES["fer2013"]))
+
+
 FER2013 = dataset(
     "fer2013",
     help="fer2013 (35,887 grey faces of 48 x 48 pixels, as a CSV or in folders)",
     params=STUDY | {"ladders": [ladder for ladder in LADDERS if ladder not in ("folds", "seeds")]},
 )(
     Dataset(
-        layouts=(has_splits, has_fer2013_csv),
+        layouts=(_has_folders, lambda folder, **_: has_fer2013_csv(folder)),
+        takes=("classes", "ignore", "follow_links"),
         words="fer2013.csv, icml_face_data.csv, or train/<class>/* and test/<class>/*",
         read=read_fer2013,
         unpack=lambda folder, out: folder if has_splits(folder) else unpack_fer2013(folder, out),

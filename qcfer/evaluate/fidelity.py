@@ -42,8 +42,8 @@ def _signed_error(estimated, true):  # degrees; 359 off is 1 off
 
 
 def pose_offset(
-    estimated: np.ndarray,  # (N, 3) yaw, pitch, roll in degrees
-    true: np.ndarray,  # (N, 3) the same, exact
+    estimated: np.ndarray,  # (N, 3) yaw, pitch, roll in degrees; (N, 1) where the truth is yaw alone
+    true: np.ndarray,  # of the same shape, exact
 ) -> dict:  # {"yaw", "pitch", "roll"}: degrees
     "An estimator's constant error: the median signed error over the faces whose true yaw is at most 15 degrees."
     estimated, true = _matching(estimated, estimated=estimated, true=true)
@@ -54,8 +54,8 @@ def pose_offset(
 
 # %% ../../nbs/73_fidelity.ipynb #04949b84
 def pose_error(
-    estimated: np.ndarray,  # (N, 3) yaw, pitch, roll in degrees
-    true: np.ndarray,  # (N, 3) the same, exact
+    estimated: np.ndarray,  # (N, 3) yaw, pitch, roll in degrees; (N, 1) where the truth is yaw alone
+    true: np.ndarray,  # of the same shape, exact
     groups: np.ndarray,  # (N,) subjects
     offset: dict | None = None,  # of `pose_offset` on other faces; None: nothing is taken out
     *,
@@ -65,7 +65,7 @@ def pose_error(
     "Mean absolute error of each angle in each bin of the true yaw, after `offset` is taken out; a bin without a face is absent."
     estimated, true = _matching(groups, estimated=estimated, true=true)
     offset = offset or dict.fromkeys(ANGLES, 0.0)
-    errors = np.abs(_signed_error(estimated - [offset[angle] for angle in ANGLES], true))
+    errors = np.abs(_signed_error(estimated - [offset[angle] for angle in ANGLES[: true.shape[1]]], true))
     bins, groups = yaw_bin(true[:, 0]), np.asarray(groups)
     parts = {name: bins == name for name in YAW_BINS if (bins == name).any()}
     return {
@@ -104,12 +104,11 @@ def _unit(rows):
 
 
 def _finds_itself(features, gallery, groups):  # (N, D), (N, D), (N,) -> (N,) bool, within one expression
-    codes, first = np.unique(groups, return_index=True)
-    if not np.array_equal(gallery, gallery[first][np.searchsorted(codes, groups)]):
-        raise ValueError("expected one frontal view for a subject and expression; found several")
-    likeness = _unit(features) @ _unit(gallery[first]).T
-    own = likeness[np.arange(len(groups)), np.searchsorted(codes, groups)]
-    return (likeness >= own[:, None]).sum(1) == 1  # a tie is not found
+    first = np.unique(np.column_stack([groups, gallery]), axis=0, return_index=True)[1]  # a subject may have several, one a session
+    features, gallery, views = _unit(features), _unit(gallery), _unit(gallery[first])
+    own = (features * gallery).sum(1)
+    others = np.where(groups[:, None] == groups[first], -np.inf, features @ views.T).max(1)
+    return others < own - 1e-9  # a tie is not found
 
 # %% ../../nbs/73_fidelity.ipynb #2be2a2b6
 def identification(

@@ -16,7 +16,7 @@ from ..core.files import atomic_path
 from ..core.labels import CLASSES, COLOURS
 from ..core.yaw import YAW_BINS
 from ..data.copies import NEAR_BITS, content_keys, count_copies
-from ..data.manifest import COUNTED
+from ..data.manifest import COUNTED, UNLISTED
 from .templates import render
 
 # %% ../../nbs/96_dataset_page.ipynb #e904f239
@@ -124,6 +124,9 @@ def _findings(counts, manifest, rejected, copies):
         words = ", in other classes" if found == expected and not same else ""
         yield same, f"{usage or 'all faces'}: {found:,} of {expected:,} published{words}"
     yield not len(rejected), f"{len(rejected):,} files rejected"
+    unlisted = int(counts["found"][counts["class"] == UNLISTED].sum())
+    if unlisted:
+        yield False, f"{unlisted:,} pictures stand in the folder and not in the list"
     across = sum(count for where, count in copies.items() if " and " in where)
     yield not across, f"{across:,} rows have a copy in another split"
     train = manifest["label"][(manifest["split"] == "train") & ~manifest["duplicate"]].value_counts()

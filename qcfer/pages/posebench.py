@@ -27,11 +27,16 @@ def headline(
     if not run.posebench:
         return Markdown(f"This page is about PoseBench, and this run is on {run.dataset}: `qcfer report posebench` makes one that is.")
     raw, oracle = (run.posebench["score"][name]["profile"] for name in (RAW, ORACLE))
+    kind = "rendered test faces" if _is_rendered(run) else "test faces"
     return Markdown(
-        f"Of {raw['n']:,} rendered test faces that are turned beyond 30°, {bold(raw)} are recognised as they are, and "
+        f"Of {raw['n']:,} {kind} that are turned beyond 30°, {bold(raw)} are recognised as they are, and "
         f"{bold(oracle)} when the true frontal view stands in their place: {_headroom(run)} are there to be won back by "
         "frontalization. In brackets stand 95 % intervals."
     )
+
+
+def _is_rendered(run):
+    return run.dataset.startswith("posebench")
 
 
 def _headroom(run):
@@ -53,6 +58,11 @@ A render is not a photograph. A result here says how pose hurts and what frontal
 model reads people: the skin, the hair, the light and above all the expressions are those that a program can make."""
 
 
+_POSED = """Photographs of people from several sides at once, each with the camera's angle as its yaw and with the true frontal view of
+the same person in the same moment. No person is in two splits. A head is never held quite still, so the angle is right to some
+degrees; which faces are frontalized is left to the estimate. The photographs are not kept with the run."""
+
+
 def what_it_is(
     run: Run,
     figure: int = 1,  # its number on the page
@@ -62,6 +72,8 @@ def what_it_is(
 
     if not run.posebench:
         return None
+    if not _is_rendered(run):
+        return Section(f"What is {run.dataset}?", says=(Markdown(_POSED),))
     thumbnails, told = run.pictures("contact"), Markdown(_WHAT)
     if thumbnails is None:
         return Section("What is PoseBench?", says=(told,))

@@ -40,6 +40,14 @@ class Config:
         The name of a registered set.
     root:
         The folder with the set. PoseBench is rendered where there is none.
+    classes:
+        What classes are called, such as happyness=happiness or 3=happiness; a set whose numbers they are, such as rafdb; or a file.
+    ignore:
+        Classes to leave out, such as contempt.
+    names:
+        What file names tell, such as {subject}_{label}_{yaw}; for a set of one's own.
+    follow_links:
+        Read pictures behind links that leave the folder.
     seed:
         Draws the splits, the forests, the maps and the bootstrap.
     pose:
@@ -76,6 +84,10 @@ class Config:
 
     dataset: str
     root: str = ""
+    classes: list[str] = field(default_factory=list)
+    ignore: list[str] = field(default_factory=list)
+    names: str = ""
+    follow_links: bool = False
     seed: int = 0
     pose: str = "auto"
     embedder: str = "effnet_lite0"
@@ -101,6 +113,13 @@ class Config:
     def is_searched(self) -> bool:
         "Whether the classifiers are searched, or AFP and ESV are as configured."
         return self.preset == "default" and not (self.afp or self.esv)
+
+    @property
+    def told(self) -> dict:
+        "What is said of the set, by the names in `qcfer.data.layouts.TOLD`."
+        from qcfer.data.layouts import TOLD
+
+        return {name: getattr(self, name) for name in TOLD if getattr(self, name)}
 
     @property
     def main(self):  # a `qcfer.frontalize.conditions.Condition`
@@ -221,9 +240,9 @@ def _typed(name, value):
         good = isinstance(value, list) and all(isinstance(part, str) for part in value)
     else:
         value = str(value) if isinstance(value, os.PathLike) else value
-        good = isinstance(value, wanted) and not isinstance(value, bool)
+        good = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
     if not good:
-        kind = {str: "a word", int: "a whole number", dict: "a table"}.get(wanted, "a list of words")
+        kind = {str: "a word", int: "a whole number", dict: "a table", bool: "true or false"}.get(wanted, "a list of words")
         raise ValueError(f"expected {kind} for {name}; found {value!r}")
     return value
 

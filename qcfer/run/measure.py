@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..classify.train import all_classes, fit_memory, make_estimator, prediction_rows, val_fold
-from ..core.yaw import is_profile, yaw_bin
+from ..core.yaw import YAW_BINS, is_profile, yaw_bin
 from ..evaluate.bootstrap import compare, holm
 from ..evaluate.calibration import calibrate as calibrate_probabilities
 from ..evaluate.curves import threshold_sweep, yaw_curve
@@ -124,9 +124,9 @@ def _gate_record(judged, used, chosen, seed):
 def train_on_frontal(
     part: Part,  # with true frontal views
 ) -> dict:  # {'frontal' or a condition of `single_views`: predictions of the test faces}
-    "Fit the full method on one true frontal view for each subject and expression; show it the test faces under every condition."
+    "Fit the full method on each true frontal view of the subjects, once; show it the test faces under every condition."
     manifest, frontal = part.manifest, part.frontal
-    once = ~manifest.duplicated(["group", "label"]) & (manifest["split"] != "test")
+    once = ~manifest.duplicated(["group", "label", "frontal"]) & (manifest["split"] != "test")
     estimator = make_estimator(whole_method(part.study.config), val_fold(manifest[once]), fit_memory())
     estimator.fit(frontal[once], manifest["label"].to_numpy()[once], groups=manifest["group"].to_numpy()[once])
     test = (manifest["split"] == "test").to_numpy()
@@ -174,9 +174,9 @@ def effect_of_pose(
 
 # %% ../../nbs/84_measure.ipynb #955a4895
 def _condition_landmarks(part, names):
-    "68 points as the estimator finds them under each condition, and where they truly are in the frontal view; {} without it."
+    "68 points as the estimator finds them under each condition, and where they truly are in the frontal view; {} where either is unknown."
     study = part.study
-    if not np.isfinite(study.landmarks).all():
+    if "frontal_landmarks" not in part.manifest or not np.isfinite(study.landmarks).all():
         return {}
     turned = is_profile(part.manifest["estimated_yaw"].to_numpy())[:, None, None]
     found = {name: part.landmarks(name) for name in names if name == RAW or name in study.painted}
@@ -196,7 +196,7 @@ def fidelity(
     for name in names:
         features = test.see(name)
         parts = record[name] = {"expression": {}, "identity": {}} | ({"landmarks": {}} if name in found else {})
-        for subset, chosen in _subsets(test.manifest).items():
+        for subset, chosen in ((subset, chosen) for subset, chosen in _subsets(test.manifest).items() if chosen.any()):
             parts["expression"][subset] = _scored(by_frontal[name], chosen, seed)
             parts["identity"][subset] = identification(features[chosen], frontal[chosen], label[chosen], group[chosen], seed=seed)
             if name in found:
@@ -207,9 +207,12 @@ def fidelity(
 # %% ../../nbs/84_measure.ipynb #15d187dd
 def _pose_errors(manifest, seed):
     "Errors of the estimate on the test faces, its constant offset taken from the train faces."
-    estimated, true = (manifest[list(columns)].to_numpy() for columns in (ESTIMATED, ANGLES))
+    known = len(ANGLES) if set(ANGLES) <= set(manifest) else 1  # of posed photographs, the yaw alone
+    manifest = manifest[manifest[list(ESTIMATED)].notna().all(axis=1)]
+    estimated, true = (manifest[list(columns[:known])].to_numpy() for columns in (ESTIMATED, ANGLES))
     train, test = ((manifest["split"] == split).to_numpy() for split in ("train", "test"))
-    offset = pose_offset(estimated[train], true[train])
+    near = (np.abs(true[train, 0]) <= YAW_BINS["frontal"]).any()
+    offset = pose_offset(estimated[train], true[train]) if near else None
     return pose_error(estimated[test], true[test], manifest["group"].to_numpy()[test], offset, seed=seed)
 
 
@@ -221,8 +224,8 @@ def measure_posebench(
     study, seed = part.study, part.study.config.seed
     with study.meter.stage("train: frontal views"):
         by_frontal = train_on_frontal(part)
-    estimated = np.isfinite(study.landmarks).all()
-    if estimated:
+    estimated = study.finder is not None
+    if estimated and "frontal_landmarks" in part.manifest:
         study.looked_at(TRUE)
     with study.meter.stage("measure"):
         together = pd.concat([table.assign(condition=name) for name, table in conditions.items()], ignore_index=True)

@@ -186,7 +186,7 @@ def make_record(
     config, ids, main = study.config, study.ids, str(study.config.main)
     top = {"headroom": measured["headroom"]} if measured else {}
     own = {"posebench": {name: part for name, part in measured.items() if name != "headroom"}}
-    own |= {"frontalizers": ids["frontalizers"], "extractors": ids["extractors"]}
+    own |= {"frontalizers": ids["frontalizers"], "extractors": ids["extractors"], "unlisted": study.manifest.attrs.get("unlisted", 0)}
     facts = rungs[main].facts
     return {
         "config": {key: value for key, value in asdict(config).items() if key not in (*PLACES, "seed")},
@@ -268,7 +268,7 @@ def _work(study, run):
     run.save_file(study.out / config.dataset / "rejected.csv", "rejected.csv")
     for name, (judged, curves, _) in gates.items():
         run.save_gate(name, judged, curves)
-    if measured:
+    if measured and "frontal_landmarks" in study.manifest:  # rendered: nobody's photograph
         save_pictures(study, run)
     for name in conditions:
         run.save_file(rungs[name].model, run.model(name))

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +82,18 @@ def add_pose(
     if not np.isfinite(poses).any():
         return manifest.drop(columns=list(ANGLES), errors="ignore")
     manifest = manifest.assign(**dict(zip(ESTIMATED, poses.T)))
+    _check_sign(manifest)
     return manifest if "yaw" in manifest else manifest.assign(**dict(zip(ANGLES, poses.T)))
+
+
+def _check_sign(manifest):
+    "Warn where the set's own yaw and the estimate point to opposite sides; bins do not show it."
+    if "yaw" in manifest:
+        turned = manifest.loc[is_profile(manifest["yaw"].to_numpy()) & manifest["estimated_yaw"].notna(), ["yaw", "estimated_yaw"]]
+        opposite = (turned["yaw"] * turned["estimated_yaw"] < 0).mean() if len(turned) >= 20 else 0
+        if opposite > 0.8:
+            found = f"found that the estimate contradicts the set on {opposite:.0%} of the turned faces: check the sign"
+            warnings.warn(f"expected yaw above 0 where the nose points to the image's right; {found}", stacklevel=3)
 
 # %% ../../nbs/81_study.ipynb #6258a56a
 def find_root(
@@ -142,7 +154,7 @@ class Study:
     def prepared(self) -> tuple:  # the manifest without poses, and its root
         root = find_root(self.config, self.out)
         with self.meter.stage("prepare"):
-            manifest, root = prepare(self.config.dataset, root, self.out, seed=self.config.seed, **self._how)
+            manifest, root = prepare(self.config.dataset, root, self.out, seed=self.config.seed, told=self.config.told, **self._how)
         return manifest.assign(face=np.arange(len(manifest))), root
 
     @property
@@ -171,7 +183,10 @@ class Study:
     def _found(self):
         estimator, images = self.pose_estimator[1], self.images
         with self.meter.stage("pose"):
-            return estimate_poses(estimator, images, self.prepared[0], self.out)
+            poses, landmarks = estimate_poses(estimator, images, self.prepared[0], self.out)
+        if self.finder is None:  # of posed photographs the yaw alone is known, and heads are held level
+            poses[:, 1:][np.isfinite(poses[:, :1]) & np.isnan(poses[:, 1:])] = 0
+        return poses, landmarks
 
     @property
     def poses(self) -> np.ndarray:
@@ -266,8 +281,10 @@ class Study:
 
     @property
     def has_truth(self) -> bool:
-        "Whether the true frontal views are known, and the poses by which they stand in."
-        return "frontal" in self.manifest and "estimated_yaw" in self.manifest
+        "Whether the true frontal views are known, and the poses by which they stand in, and a test face is turned."
+        manifest = self.manifest
+        known = "frontal" in manifest and "estimated_yaw" in manifest
+        return known and is_profile(manifest.loc[manifest["split"] == "test", "yaw"].to_numpy()).any()
 
     @property
     def conditions(self) -> list[str]:

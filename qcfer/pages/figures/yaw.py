@@ -154,15 +154,16 @@ _ANGLE_COLOURS = {"yaw": "#6F7BA0", "pitch": "#B08CC8", "roll": "#DDD5EA"}
 def pose_errors(
     error: dict,  # of `qcfer.evaluate.fidelity.pose_error`
 ):  # a Matplotlib figure
-    "The mean absolute error of yaw, pitch and roll in each bin of the true yaw, in degrees, with 95 % intervals."
+    "The mean absolute error of yaw, and of pitch and roll where they are known, in each bin of the true yaw, with 95 % intervals."
     bins = error.get("bins", {})
     if not bins:
         return empty_figure("The pose comes with the pictures: there is no error to show.")
     figure, axis = new_figure(3.2)
     above = {"textcoords": "offset points", "ha": "center", "fontsize": 9}
-    for turn, (angle, colour) in enumerate(_ANGLE_COLOURS.items()):
+    known = {angle: colour for angle, colour in _ANGLE_COLOURS.items() if all(angle in row for row in bins.values())}
+    for turn, (angle, colour) in enumerate(known.items()):
         for place, row in enumerate(bins.values()):
-            at, (value, low, high) = place + 0.29 * (turn - 1), (row[angle][key] for key in ("value", "low", "high"))
+            at, (value, low, high) = place + 0.29 * (turn - (len(known) - 1) / 2), (row[angle][key] for key in ("value", "low", "high"))
             axis.bar(at, value, 0.27, color=colour, label=angle if not place else None)
             axis.plot([at] * 2, [low, high], color=INK, linewidth=1.5)
             axis.annotate(f"{value:.1f}", (at, max(high, value)), (0, 3), **above)
