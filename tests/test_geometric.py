@@ -230,14 +230,14 @@ def test_the_view_takes_over_the_frame_of_the_crop(frontalizer, roll, scale, shi
         return flat - weight @ flat + np.array(shift) + 50
 
     landmarks, front = crop(38.0), crop(0.0) * SIZE / 100
-    for point in (36, 48):
+    for point in (39, 48):
         pixels = np.full((100, 100, 3), 90, np.uint8)
         x, y = landmarks[point].astype(int)
-        pixels[y - 2 : y + 3, x - 2 : x + 3] = 250
+        pixels[y - 1 : y + 2, x - 1 : x + 2] = 250
         (view,) = frontalizer.frontalize([Image.fromarray(pixels)], ["x"], [(38.0, 0.0, roll)], [landmarks])
         near = (np.asarray(view, float)[..., 0] - 90) * (np.arange(SIZE) < front[30, 0])
         found = np.array([(near.sum(axis) @ np.arange(SIZE)) / near.sum() for axis in (0, 1)])
-        assert np.abs(found - front[point]).max() < 5
+        assert np.abs(found - front[point]).max() < 10  # a view framed anew would be off by 13 to 22
 
 
 def test_a_picture_that_is_not_square_keeps_its_shape(frontalizer, faces):

@@ -131,7 +131,7 @@ def _boundary(colours, there):
         off = gaussian_filter1d(score.argmax(1) - float(_MOST), 1.5, mode="nearest")
     return off
 
-# %% ../../nbs/53a_geometric.ipynb #f2436374
+# %% ../../nbs/53a_geometric.ipynb #fed475ae
 def find_outline(
     pixels: np.ndarray,  # (224, 224, 3) float, the picture
     places: Places,
@@ -141,14 +141,20 @@ def find_outline(
     expected = _expected_outline(places, side)
     if expected is None:
         return None
-    half = pixels.reshape(112, 2, 112, 2, 3).mean((1, 3))
+    half = sum(pixels[row::2, column::2] for row in (0, 1) for column in (0, 1)) / 4
     columns = np.round((side * expected - 0.5) / 2)[:, None] + side * _OFFSETS
     there = (columns >= 0) & (columns < 112)
     off = _boundary(half[_ROWS[:, None], columns.clip(0, 111).astype(int)], there.astype(float))
     return np.stack([expected, expected + 2 * off])
 
-# %% ../../nbs/53a_geometric.ipynb #cec956c3
+# %% ../../nbs/53a_geometric.ipynb #0aa9d3b8
 _INWARD, _INSET, _PULL = 5.0, 2.0, 20.0  # pixels: from what is hidden, from the outline; how far inside the face the outline is felt
+
+
+def _soft(values, low, high):
+    "0 below `low`, 1 above `high`, smooth between."
+    share = np.clip((values - low) / (high - low), 0, 1)
+    return share * share * (3 - 2 * share)
 
 
 def keep_inside(
@@ -196,7 +202,7 @@ def _fine(coarse):
         return _UP @ coarse.astype(np.float32) @ _UP.T
     return np.stack([_fine(channel) for channel in np.moveaxis(coarse, -1, 0)], axis=-1)
 
-# %% ../../nbs/53a_geometric.ipynb #f7d24ab4
+# %% ../../nbs/53a_geometric.ipynb #be826619
 def _sample(pixels, rows, columns):
     "Bilinear; beyond the edge the edge's colour."
     height, width = pixels.shape[:2]
@@ -204,14 +210,8 @@ def _sample(pixels, rows, columns):
     above, before = np.minimum(rows, height - 2).astype(np.intp), np.minimum(columns, width - 2).astype(np.intp)
     down, across = (rows - above)[..., None], (columns - before)[..., None]
     flat, corner = pixels.reshape(-1, 3), above * width + before
-    upper, lower = (flat.take(at, 0) * (1 - across) + flat.take(at + 1, 0) * across for at in (corner, corner + width))
-    return upper * (1 - down) + lower * down
-
-
-def _soft(values, low, high):
-    "0 below `low`, 1 above `high`, smooth between."
-    share = np.clip((values - low) / (high - low), 0, 1)
-    return share * share * (3 - 2 * share)
+    upper, lower = (left + across * (flat.take(at + 1, 0) - left) for at in (corner, corner + width) for left in [flat.take(at, 0)])
+    return upper + down * (lower - upper)
 
 
 def _blurred(pixels, sigma):
@@ -236,7 +236,7 @@ def _neighbourhood(pixels, known):
     mixed = near + 0.02 * far + 1e-6
     return mixed[..., :3] / mixed[..., 3:]
 
-# %% ../../nbs/53a_geometric.ipynb #087f06ae
+# %% ../../nbs/53a_geometric.ipynb #32ddcd5a
 class Halves(NamedTuple):
     """What a view is made of, at 57 x 57 places: axis 0 is the face's own place, then its mirror image's.
 
@@ -269,7 +269,8 @@ def halves(
     "Which half is shown where."
     cells = _output_cells(fitted, shape)
     safe = minimum_filter(places.margin, 7, mode="nearest")  # all of an eye or none of it
-    columns, rows, margin, beside, safe = (map_coordinates(values, cells, order=1, mode="nearest") for values in (*places, safe))
+    found = (map_coordinates(values.astype(np.float32), cells, order=1, mode="nearest") for values in (*places, safe))
+    columns, rows, margin, beside, safe = found
     inside, beside = _inside(rows, columns), beside[0]
     far = side * (cells[1, 0] * _STEP + _ACROSS[0])
     own = np.maximum(1 - _soft(far, -_SEAM, _SEAM), _soft(safe[0], _DOUBT, _TRUST))
@@ -277,22 +278,24 @@ def halves(
     given, other = own * inside[0], ((1 - own) + 1e-3) * inside[1]
     return Halves(rows, columns, inside, (given + 1e-6) / (given + other + 2e-6), both, beside)
 
-# %% ../../nbs/53a_geometric.ipynb #72a6cccf
+# %% ../../nbs/53a_geometric.ipynb #776e8ccf
 def compose(
     pixels: np.ndarray,  # (224, 224, 3) float, the picture
     parts: Halves,
     side: float,  # where the face looks: -1 left, 1 right
 ) -> tuple[np.ndarray, float]:  # (224, 224, 3) float; how much the halves disagree, NaN where nothing is seen of both
     "The frontal view, and its asymmetry."
-    small = pixels.reshape(56, 4, 56, 4, 3).mean((1, 3))
+    small = sum(pixels[row::4, column::4] for row in range(4) for column in range(4)) / 16
     own, mirrored = _sample(small, (parts.rows - 1.5) / 4, (parts.columns - 1.5) / 4)
     light = _light(own, mirrored, parts.both)
     share = _fine(parts.own)
     rows, columns = ([_fine(half) for half in place] for place in (parts.rows, parts.columns))
-    view = _sample(pixels, rows[0], columns[0])
-    mixed = share < 0.999
-    other = _sample(pixels, rows[1][mixed], columns[1][mixed]) * _fine(light)[mixed]
-    view[mixed] += (1 - share[mixed])[:, None] * (other - view[mixed])
+    mine, bright = share > 0.5, _fine(light)
+    view = _sample(pixels, *(np.where(mine, *place) for place in (rows, columns)))
+    np.multiply(view, bright, out=view, where=~mine[..., None])
+    seam = (share > 0.001) & (share < 0.999)  # only there both are needed
+    own_there, other = (_sample(pixels, rows[half][seam], columns[half][seam]) for half in (0, 1))
+    view[seam] = other * bright[seam] + share[seam][:, None] * (own_there - other * bright[seam])
     known = np.maximum(parts.inside[0] * parts.own, parts.inside[1] * (1 - parts.own))[..., None]
     if known.min() < 0.6:
         told = parts.own[..., None] * own + (1 - parts.own[..., None]) * mirrored * light
@@ -303,9 +306,9 @@ def compose(
 
 def _with_background(view, pixels, beside, side):
     "Beside the head the picture's own background: of the side that the face looks to, on both."
-    before = np.where((np.arange(SIZE) >= SIZE / 2)[:, None] == (side > 0), pixels, pixels[:, ::-1])
-    share = _fine(_soft(beside, 0.001, 0.006))[..., None]
-    return (1 - share) * view + share * before
+    half = pixels[:, SIZE // 2 :] if side > 0 else pixels[:, SIZE // 2 - 1 :: -1]
+    before = np.concatenate([half[:, ::-1], half], axis=1)
+    return view + _fine(_soft(beside, 0.001, 0.006))[..., None] * (before - view)
 
 
 def _disagreement(own, mirrored, both):
