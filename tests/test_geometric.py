@@ -7,6 +7,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from scipy.ndimage import binary_closing, binary_fill_holes
 
 from qcfer.core.yaw import matrix_to_pose, pose_to_matrix
 from qcfer.evaluate.fidelity import landmark_error
@@ -184,9 +185,93 @@ def test_what_is_out_of_sight_is_known_to_be(frontalizer):
     head = frontalizer._head
     for yaw in (50, -50):
         landmarks = see(head, (yaw, 0, 0))
-        margin = look_up(head, fit(head, frontalizer._priors, np.array([yaw, 0.0, 0]), landmarks), landmarks)[2]
-        shown, hidden = (margin[90:180, 60:90], margin[90:180, 134:164])[:: 1 if yaw > 0 else -1]
+        margin = look_up(head, fit(head, frontalizer._priors, np.array([yaw, 0.0, 0]), landmarks), landmarks).margin
+        shown, hidden = (margin[35:60, 26:34], margin[35:60, 46:54])[:: 1 if yaw > 0 else -1]
         assert shown.mean() > 30 > 0 > hidden.min()
+
+
+def silhouette(head, pose, landmarks, size=SIZE):
+    "A head of one colour before a wall of another, both with noise."
+    picture = np.asarray(painted(head, pose, landmarks, size), float)
+    on_head = binary_fill_holes(binary_closing((picture != 60).any(-1), np.ones((5, 5)), 2))[..., None]
+    noise = np.random.default_rng(0).normal(0, 5, picture.shape)
+    return Image.fromarray((np.where(on_head, [205, 150, 120], [60, 90, 160]) + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize("yaw", [-90, -75, 60, 75, 90])
+@pytest.mark.parametrize("off", [-8, 0, 8])
+def test_no_background_inside_the_face(frontalizer, yaw, off):
+    head, pose = frontalizer._head, np.array([yaw, 0.0, 0.0])
+    landmarks = see(head, pose)
+    picture = silhouette(head, pose, landmarks)
+    (view,) = frontalizer.frontalize([picture], ["x"], [pose], [landmarks + [off, 0]])
+    face = np.asarray(view, float)[80:170, 85:139]  # eyes to lips
+    assert (face[..., 2] > face[..., 0]).mean() < 0.005
+
+
+@pytest.mark.parametrize("yaw", [60, -80])
+def test_without_landmarks_there_is_no_hole_either(frontalizer, yaw):
+    head, pose = frontalizer._head, np.array([yaw, 0.0, 0.0])
+    (view,) = frontalizer.frontalize([silhouette(head, pose, see(head, pose))], ["x"], [pose], np.full((1, 68, 2), np.nan))
+    face = np.asarray(view, float)[80:170, 85:139]
+    assert (face[..., 2] > face[..., 0]).mean() < 0.005
+    assert np.isnan(view.info["misfit"]) and view.info["inside"] > 0.9
+
+
+@pytest.mark.parametrize("roll", [0.0, 10.0])
+@pytest.mark.parametrize("scale, shift", [(700.0, (8, -6)), (620.0, (-10, 5))])
+def test_the_view_takes_over_the_frame_of_the_crop(frontalizer, roll, scale, shift):
+    """A tight crop of 100 pixels: a mark beside the eye and one beside the mouth come to stand where a frontal face as large has them."""
+    head, weight = frontalizer._head, np.zeros(68)
+    weight[[36, 39, 42, 45]], weight[[30, 48, 54]] = 0.1, 0.2
+
+    def crop(yaw):
+        flat = scale * head.landmarks @ pose_to_matrix((yaw, 0.0, roll))[:2].T * [1, -1]
+        return flat - weight @ flat + np.array(shift) + 50
+
+    landmarks, front = crop(38.0), crop(0.0) * SIZE / 100
+    for point in (39, 48):
+        pixels = np.full((100, 100, 3), 90, np.uint8)
+        x, y = landmarks[point].astype(int)
+        pixels[y - 1 : y + 2, x - 1 : x + 2] = 250
+        (view,) = frontalizer.frontalize([Image.fromarray(pixels)], ["x"], [(38.0, 0.0, roll)], [landmarks])
+        near = (np.asarray(view, float)[..., 0] - 90) * (np.arange(SIZE) < front[30, 0])
+        found = np.array([(near.sum(axis) @ np.arange(SIZE)) / near.sum() for axis in (0, 1)])
+        assert np.abs(found - front[point]).max() < 10  # a view framed anew would be off by 13 to 22
+
+
+def test_a_picture_that_is_not_square_keeps_its_shape(frontalizer, faces):
+    pictures, keys, poses, landmarks = faces
+    wide = Image.new("RGB", (2 * SIZE, SIZE), (60, 60, 60))
+    wide.paste(pictures[0], (SIZE // 2, 0))
+    (view,) = frontalizer.frontalize([wide], keys[:1], poses[:1], landmarks[:1] + [SIZE // 2, 0])
+    assert view.size == (SIZE, SIZE // 2)
+    (square,) = frontalizer.frontalize(pictures[:1], keys[:1], poses[:1], landmarks[:1])
+    part = np.asarray(view.crop((56, 0, 168, 112)), float)[40:90, 36:76]
+    assert np.abs(part - np.asarray(square.resize((112, 112)), float)[40:90, 36:76]).mean() < 16
+
+
+def test_misled_points_and_a_cut_face_are_told(frontalizer, faces):
+    pictures, keys, poses, landmarks = faces
+    clean = frontalizer.frontalize(*faces)
+    held = landmarks.copy()
+    held[:, 48:] += [16, -20]
+    misled = frontalizer.frontalize(pictures, keys, poses, held)
+    assert all(bad.info["misfit"] > 2 * good.info["misfit"] for good, bad in zip(clean, misled))
+    cut = [picture.crop((70 if yaw < 0 else 0, 0, 224 if yaw < 0 else 154, 154)) for picture, (yaw, _, _) in zip(pictures, poses)]
+    beyond = frontalizer.frontalize(cut, keys, poses, landmarks - [[[70 if yaw < 0 else 0, 0]] for yaw in poses[:, 0]])
+    assert all(bad.info["inside"] < good.info["inside"] - 0.05 for good, bad in zip(clean, beyond))
+    assert all(0 <= view.info["inside"] <= 1 for view in (*clean, *beyond))
+
+
+def test_halves_that_differ_are_told(frontalizer):
+    head, pose = frontalizer._head, np.array([32.0, 0, 0])
+    landmarks = see(head, pose)
+    even = silhouette(head, pose, landmarks)
+    uneven = np.asarray(even).copy()
+    uneven[150:200, : int(landmarks[33, 0]), :] = 20  # a hand over the near half
+    views = frontalizer.frontalize([even, Image.fromarray(uneven)], ["a", "b"], [pose] * 2, [landmarks] * 2)
+    assert views[1].info["asymmetry"] > 1.3 * views[0].info["asymmetry"]
 
 
 def test_speed(frontalizer, faces):

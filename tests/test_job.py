@@ -21,7 +21,7 @@ from qcfer.core.files import file_sha256
 from qcfer.data.manifest import FaceImages
 from qcfer.frontalize.job import FrontalizedFaces, frontalize_faces, plan
 
-COLUMNS = ["turned", "status", "file", "sha256", "error"]
+COLUMNS = ["turned", "status", "file", "sha256", "error", "misfit", "inside", "asymmetry"]
 
 
 class Negative:
@@ -578,3 +578,23 @@ def test_faces_are_seen_turned_where_there_is_a_result(tmp_path):
         faces[0]
     with pytest.raises(ValueError, match="a row of the table for each of 4 pictures; found 3"):
         FrontalizedFaces(images, table[:3], tmp_path / "out")
+
+
+class Telling(Negative):
+    "Says of each picture how well it went, and of some nonsense."
+
+    def frontalize(self, images, keys, poses, landmarks):
+        views = super().frontalize(images, keys, poses, landmarks)
+        for place, view in enumerate(views):
+            view.info.update(misfit=0.01 * place, inside=np.nan if place else 0.5, asymmetry="much", other=3)
+        return views
+
+
+def test_what_a_backend_says_of_its_pictures_stays_with_them(tmp_path):
+    images = make_set(tmp_path / "set", 3)
+    tables = [run(Telling("telling"), images, tmp_path / "out") for _ in range(2)]
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["misfit"].tolist() == [0.0, 0.01, 0.02]
+    assert tables[0]["inside"].iloc[0] == 0.5 and tables[0][["inside", "asymmetry"]].iloc[1:].isna().all(axis=None)
+    silent = run(Negative(), images, tmp_path / "out")
+    assert silent[["misfit", "inside", "asymmetry"]].isna().all(axis=None) and (silent["status"] == "done").all()

@@ -192,14 +192,15 @@ class Fit:
 FRAMED = [8, *range(17, 68)]
 "Chin and face: the landmarks that a crop is framed by."
 
-_NOISE, _JAW_NOISE = 4.0, 7.0  # pixels
+_NOISE, _RIDGE_NOISE, _JAW_NOISE = 4.0, 8.0, 7.0  # pixels
 _CENTRE = np.array([0, -0.03, -0.09])  # of the head, metres
 
 
 def _noise(points, rotation):
     "Standard deviation (68,) of the landmarks in pixels."
     outward = (points - _CENTRE) / np.linalg.norm(points - _CENTRE, axis=1, keepdims=True)
-    return np.where(np.arange(68) < 17, _JAW_NOISE, _NOISE) * (1 + 2 * np.clip(0.3 - outward @ rotation[2], 0, 1))
+    noise = np.repeat([_JAW_NOISE, _NOISE, _RIDGE_NOISE, _NOISE], [17, 10, 3, 38])
+    return noise * (1 + 2 * np.clip(0.3 - outward @ rotation[2], 0, 1))
 
 
 def sight(points: np.ndarray, rotation: np.ndarray) -> np.ndarray:
