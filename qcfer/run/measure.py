@@ -221,9 +221,10 @@ def fidelity(
 
 # %% ../../nbs/84_measure.ipynb #15d187dd
 def _pose_errors(manifest, seed):
-    "Errors of the estimate on the test faces, its constant offset taken from the train faces."
+    "Errors of the estimate on the test faces, its constant offset taken from the train faces; of those where it saw a face."
     estimated, true = (manifest[list(columns)].to_numpy() for columns in (ESTIMATED, ANGLES))
-    train, test = ((manifest["split"] == split).to_numpy() for split in ("train", "test"))
+    known = np.isfinite(estimated).all(1)
+    train, test = ((manifest["split"] == split).to_numpy() & known for split in ("train", "test"))
     offset = pose_offset(estimated[train], true[train])
     return pose_error(estimated[test], true[test], manifest["group"].to_numpy()[test], offset, seed=seed)
 
