@@ -125,8 +125,8 @@ def pose(dataset: Dataset, /, *, options: Options = None):
         raise ValueError("expected a pose estimator; found pose: none")
     write_dataset_page(dataset, study.manifest, study.out)
     names = yaw_bin(study.poses[:, 0])
-    unknown = np.isnan(study.poses[:, 0]).mean()
-    print(f"{study.pose_estimator[0]}: " + ", ".join(f"{name} {np.mean(names == name):.1%}" for name in YAW_BINS) + f", unknown {unknown:.1%}")
+    shares = {name: np.mean(names == name) for name in YAW_BINS} | {"unknown": np.isnan(study.poses[:, 0]).mean()}
+    print(f"{study.pose_estimator[0]}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 
 
 @app.command
