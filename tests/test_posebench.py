@@ -116,8 +116,7 @@ def test_a_mirrored_render_has_the_opposite_yaw(posebench_set):
     manifest = pd.read_parquet(posebench_set / MANIFEST)
     turned = manifest[manifest["yaw"].abs().between(20, 55)].groupby("group").head(6)
     pictures = [Image.open(posebench_set / name).convert("RGB") for name in turned["image"]]
-    poses, _ = TDDFA().estimate(pictures)
-    mirrored, _ = TDDFA().estimate([ImageOps.mirror(picture) for picture in pictures])
+    poses, mirrored = (TDDFA().estimate(seen).angles for seen in (pictures, [ImageOps.mirror(picture) for picture in pictures]))
     errors = np.abs(poses[:, 0] - turned["yaw"])
     assert np.median(errors) < 4 and (np.sign(poses[:, 0]) == np.sign(turned["yaw"])).all()
     assert np.median(np.abs(mirrored[:, 0] + poses[:, 0])) < 4

@@ -67,6 +67,7 @@ def posebench_record(predictions, names, pose):
     if pose != "annotation":
         true = predictions[predictions.condition == "raw"][["yaw"]].assign(pitch=0.0, roll=0.0).to_numpy()
         read = true + [0, 14, 0] + np.random.default_rng(0).normal(0, 2, true.shape)
+        bench["pose_by_crop"] = crop_errors(read, true)
         bench["pose_error"] = pose_error(read, true, np.repeat(np.arange(20), 28), pose_offset(read, true), n_boot=200)
     ids = {"pose": f"{pose}:weights" if pose == "3ddfa_v2" else pose, "frontalizer": "none", "embedder": "effnet_lite0"}
     conditions = {name: {"ids": ids | {"frontalizer": name}, "metrics": part, "timings_s": {}} for name, part in metrics.items()}
@@ -77,6 +78,15 @@ def posebench_record(predictions, names, pose):
     main = "geometric" if "geometric" in names else "raw"
     top = {"metrics": metrics[main] | {"headroom": score["headroom"]}, "main": main}
     return top | {"conditions": conditions, "ids": ids, "posebench": bench}
+
+
+def crop_errors(read, true):
+    """As `qcfer.evaluate.crops.pose_by_crop` has them: what is read at one look is twice as wrong."""
+    groups = np.repeat(np.arange(20), 28)
+    bins = {way: pose_error(true + by * (read - true), true, groups, n_boot=50)["bins"] for way, by in (("whole", 2), ("recropped", 1))}
+    part = {way: {"bins": {name: row["yaw"] for name, row in rows.items()}, "unknown": 3} for way, rows in bins.items()}
+    moved = {"moved": {"value": 0.25, "low": 0.2, "high": 0.3, "n": 557}}
+    return {"faces": 560, "crops": {crop: {way: rows | moved for way, rows in part.items()} for crop in ("0.75", "1", "1.6")}}
 
 
 def posebench_run(out, names=("raw", "oracle", "geometric"), pose="3ddfa_v2"):
@@ -122,6 +132,16 @@ def words(section):
 
 
 # ---- sections
+
+
+def test_the_errors_of_every_crop_are_told(bench, plain):
+    section = page.crop_error(bench, table=9)
+    assert section.table.index.tolist()[:2] == [("0.75", "as they are, at one look"), ("0.75", "re-cropped")] and len(section.table) == 6
+    row, metric = section.table.iloc[-1], bench.posebench["pose_by_crop"]["crops"]["1.6"]["recropped"]["bins"]["extreme"]
+    assert row["extreme, above"] == f"{metric['value']:.1f} [{metric['low']:.1f}, {metric['high']:.1f}]"
+    assert (row["moved, %"], section.table.loc["1"]["moved, %"].tolist(), row["no face"]) == ("25.0 [20.0, 30.0]", ["", ""], 3)
+    assert words(section)[0].startswith("**Table 9") and "560" in words(section)[0]
+    assert page.crop_error(plain) is None
 
 
 def test_the_tables_hold_the_records_numbers(bench):
@@ -194,8 +214,8 @@ def test_the_yaw_is_called_exact_where_it_is(bench, plain):
 def test_other_runs_have_no_part_on_posebench():
     other = demo_run()
     assert "is about PoseBench, and this run is on folder" in page.headline(other).data
-    shows = [page.what_it_is, page.every_turn, page.turning, page.effect, page.recovered, page.fidelity, page.pose_error]
-    assert [show(other) for show in shows] == [None] * 7
+    shows = [page.what_it_is, page.every_turn, page.turning, page.effect, page.recovered, page.fidelity, page.pose_error, page.crop_error]
+    assert [show(other) for show in shows] == [None] * 8
 
 
 def test_a_record_of_the_older_form_has_its_sections_and_no_pictures():
@@ -241,7 +261,7 @@ def test_the_page_keeps_its_pictures_and_numbers_its_figures(site):
     captions = [text.strong.get_text() for text in page.select("p.caption")]
     figures, tables = ([name for name in captions if name.startswith(kind)] for kind in ("Figure", "Table"))
     assert figures == [f"Figure {number}." for number in range(1, 6)]
-    assert tables == [f"Table {number}." for number in range(1, 5)] and len(page.main("table")) == 4
+    assert tables == [f"Table {number}." for number in range(1, 6)] and len(page.main("table")) == 5
     assert "A render is not a photograph" in page.main.get_text()
     assert "None" not in page.main.get_text() and "nan" not in page.main.get_text()
 

@@ -16,6 +16,7 @@ from ..classify.train import all_classes, fit_memory, make_estimator, prediction
 from ..core.yaw import YAW_BINS, is_profile, yaw_bin
 from ..evaluate.bootstrap import compare, holm
 from ..evaluate.calibration import calibrate as calibrate_probabilities
+from ..evaluate.crops import one_a_bin, pose_by_crop
 from ..evaluate.curves import threshold_sweep, yaw_curve
 from ..evaluate.fidelity import identification, landmark_error, pose_error, pose_offset
 from ..evaluate.scores import HEADROOM, evaluate, posebench_score, score
@@ -206,7 +207,7 @@ def fidelity(
 
 # %% ../../nbs/84_measure.ipynb #15d187dd
 def _pose_errors(manifest, seed):
-    "Errors of the estimate on the test faces, its constant offset taken from the train faces."
+    "Errors of the estimate on the test faces, its constant offset taken from the train faces; of those where it saw a face."
     known = len(ANGLES) if set(ANGLES) <= set(manifest) else 1  # of posed photographs, the yaw alone
     manifest = manifest[manifest[list(ESTIMATED)].notna().all(axis=1)]
     estimated, true = (manifest[list(columns[:known])].to_numpy() for columns in (ESTIMATED, ANGLES))
@@ -216,10 +217,21 @@ def _pose_errors(manifest, seed):
     return pose_error(estimated[test], true[test], manifest["group"].to_numpy()[test], offset, seed=seed)
 
 
+def _pose_by_crop(part, seed):
+    "Errors of the estimate on the test faces, one of each subject and bin, cropped in several ways; {} where the truth is the yaw alone."
+    if not set(ANGLES) <= set(part.manifest):
+        return {}
+    test = part.manifest[part.manifest["split"] == "test"]
+    some = test.iloc[one_a_bin(test["group"].to_numpy(), test["yaw"].to_numpy(), seed)]
+    pictures = part.study.images.subset(some["face"])
+    found = pose_by_crop(part.study.finder, pictures, some[list(ANGLES)].to_numpy(), some["group"].to_numpy(), seed=seed)
+    return {"pose_by_crop": found}
+
+
 def measure_posebench(
     part: Part,  # with true frontal views and poses
     conditions: dict,  # {condition: predictions}
-) -> dict:  # score, headroom, effect, fidelity and, where the pose was estimated, pose_error
+) -> dict:  # score, headroom, effect, fidelity and, where the pose was estimated, pose_error and pose_by_crop
     "What the true frontal views and the exact poses tell."
     study, seed = part.study, part.study.config.seed
     with study.meter.stage("train: frontal views"):
@@ -227,6 +239,8 @@ def measure_posebench(
     estimated = study.finder is not None
     if estimated and "frontal_landmarks" in part.manifest:
         study.looked_at(TRUE)
+    with study.meter.stage("pose by crop"):
+        errors = _pose_by_crop(part, seed) | {"pose_error": _pose_errors(part.manifest, seed)} if estimated else {}
     with study.meter.stage("measure"):
         together = pd.concat([table.assign(condition=name) for name, table in conditions.items()], ignore_index=True)
         scores = posebench_score(together, tuple(conditions), seed=seed)
@@ -236,4 +250,4 @@ def measure_posebench(
             "effect": effect_of_pose(conditions, by_frontal, seed),
             "fidelity": fidelity(part, by_frontal, seed),
         }
-        return record | ({"pose_error": _pose_errors(part.manifest, seed)} if estimated else {})
+        return record | errors

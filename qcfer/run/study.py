@@ -77,12 +77,15 @@ ESTIMATED = tuple(f"estimated_{angle}" for angle in ANGLES)
 def add_pose(
     manifest: pd.DataFrame,
     poses: np.ndarray,  # (N, 3) degrees, NaN where unknown
-) -> pd.DataFrame:  # with estimated_yaw, estimated_pitch, estimated_roll, where any is known
+    confidence: np.ndarray | None = None,  # (N,) 0..1 that it is a face
+) -> pd.DataFrame:  # with estimated_yaw, estimated_pitch, estimated_roll, where any is known, and pose_confidence, where given
     "Write the estimate into the manifest; yaw, pitch and roll are the set's own where it has them, else the estimate."
     if not np.isfinite(poses).any():
         return manifest.drop(columns=list(ANGLES), errors="ignore")
     manifest = manifest.assign(**dict(zip(ESTIMATED, poses.T)))
     _check_sign(manifest)
+    if confidence is not None and np.isfinite(confidence).any():
+        manifest = manifest.assign(pose_confidence=confidence)
     return manifest if "yaw" in manifest else manifest.assign(**dict(zip(ANGLES, poses.T)))
 
 
@@ -190,15 +193,15 @@ class Study:
 
     @property
     def poses(self) -> np.ndarray:
-        return self._found[0]
+        return self._found.angles
 
     @property
     def landmarks(self) -> np.ndarray:
-        return self._found[1]
+        return self._found.landmarks
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
-        return add_pose(self.prepared[0], self.poses)
+        return add_pose(self.prepared[0], self._found.angles, self._found.confidence)
 
     def frontalizer(self, view: str):
         "What makes a view; see `qcfer.frontalize.conditions.get_frontalizer`."
@@ -233,7 +236,7 @@ class Study:
     def _look_at(self, view):
         pictures, manifest, finder = self.pictures(view), self.manifest, self.finder
         with self.meter.stage("pose"):
-            return estimate_poses(finder, pictures, manifest, self.out)
+            return estimate_poses(finder, pictures, manifest, self.out)[:2]
 
     def embedder(self, spec: str = "") -> Embedder:
         "The embedder of a spec; '' for the run's own."
