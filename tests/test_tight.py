@@ -96,6 +96,19 @@ def test_the_twin_has_no_occluder(tight, posebench_set):
         assert 0.003 < changed.mean() < 0.5, name
 
 
+def test_a_hand_has_the_colour_of_the_skin():
+    "A green profile that looks to the right, before a blue background: no hand is blue."
+    pixels = np.zeros((224, 224, 3), np.uint8)
+    pixels[:, :140, 1], pixels[:, 140:, 2] = 180, 180
+    marks = np.full((68, 2), 138.0)
+    marks[:, 1] = np.linspace(60, 180, 68)
+    marks[:17, 0], marks[3], marks[36:48] = np.linspace(60, 130, 17), (70, 130), (128, 90)
+    marks[27:36, 0], marks[48:60] = 142, (132, 150)
+    hands = [occlude(Image.fromarray(pixels), marks, "hand", np.random.default_rng(seed)) for seed in range(8)]
+    covered = np.stack([np.asarray(hand) for hand in hands])
+    assert (covered[:, :, :130, 2] < 60).all() and (covered[:, :, 150:, 1] > 100).any()
+
+
 def test_it_goes_on_where_it_stopped(tight, posebench_set, tmp_path):
     folder, made, _ = tight
     copy = shutil.copytree(folder, tmp_path / "copy")

@@ -79,8 +79,8 @@ def _glasses(pen, face, picture, rng):
 
 # %% ../../nbs/26_occluders.ipynb #2d33d0ca
 def _skin(face, picture):
-    "The skin's colour, at the nose."
-    x, y = face.points[29:31].mean(0).round().astype(int)
+    "The skin's colour, on the cheek that is nearer; in profile the nose has the background beside it."
+    x, y = ((face.points[33] + face.points[13 if face.looks < 0 else 3]) / 2).round().astype(int)
     return np.median(np.asarray(picture)[max(y - 4, 0) : y + 5, max(x - 4, 0) : x + 5].reshape(-1, 3), axis=0)
 
 
