@@ -315,7 +315,8 @@ def test_the_estimate_decides_and_the_truth_is_kept(posebench_set, tmp_path):
     assert list(bins) == ["frontal", "moderate", "large", "extreme"]
     assert all(part["yaw"]["value"] < 6 for part in bins.values())
     assert set(done.record["posebench"]["fidelity"]["oracle"]) == {"expression", "identity", "landmarks"}
-    assert {path.name for path in done.path.glob("pictures-*")} == {"pictures-contact.parquet", "pictures-strip.parquet"}
+    kept = {f"pictures-{sheet}.parquet" for sheet in ("contact", "strip", "turns")}
+    assert {path.name for path in done.path.glob("pictures-*")} == kept
     assert not [path for path in done.path.rglob("*") if path.suffix in (".html", ".jpg", ".png", ".svg")]
     names = [page.stem for page in make_pages(done)]
     assert "posebench" in names and "overview" in names

@@ -21,7 +21,7 @@ import qcfer
 from qcfer.core.labels import CLASSES
 from qcfer.core.yaw import YAW_BINS, pose_to_matrix, yaw_bin
 from qcfer.data.manifest import FaceImages, prepare
-from qcfer.posebench.contact_sheet import contact_pictures, contact_sheet, strip_pictures
+from qcfer.posebench.contact_sheet import TURNS, contact_pictures, contact_sheet, strip_pictures, turned_faces
 from qcfer.posebench.facs import ACTION_UNITS, EXPRESSIONS, facial_actions, parse_facs
 from qcfer.posebench.generate import MANIFEST, generate, settings
 from qcfer.posebench.look import draw_look
@@ -263,6 +263,15 @@ def test_what_vtk_has_to_say_is_still_heard():
     code = "from qcfer.posebench.renderer import draw_without_a_screen as quiet; quiet(); import vtk; vtk.vtkXMLImageDataReader().Update()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "ERR| vtkXMLImageDataReader" in done.stderr
+
+
+def test_each_turn_has_its_strongest_face(posebench_set):
+    manifest = pd.read_parquet(posebench_set / MANIFEST)
+    found = turned_faces(manifest)
+    assert found.shape == (7, 4) and (found >= 0).any()
+    for (label, turn), row in np.ndenumerate(found):
+        near = manifest[(manifest["split"] == "test") & (manifest["label"] == label) & ((manifest["yaw"].abs() - TURNS[turn]).abs() <= 4)]
+        assert (row == -1) if near.empty else (row in near.index and manifest["intensity"][row] == near["intensity"].max())
 
 
 def test_the_contact_sheet_is_its_pictures_in_rows(posebench_set):

@@ -203,6 +203,33 @@ def test_a_sheet_is_inside_the_page_and_described(bench):
     )
 
 
+def test_loose_and_tight_stand_side_by_side(tmp_path):
+    loose = posebench_run(tmp_path)
+    assert page.loose_and_tight(loose) is None
+    tight = Run(tmp_path / "posebench_tight" / "0")
+    shutil.copytree(loose.path, tight.path)
+    record = json.loads((tight.path / "run.json").read_text())
+    record["config"]["dataset"] = "posebench_tight"
+    record["posebench"]["score"]["geometric"]["profile"] |= {"value": 0.123, "low": 0.1, "high": 0.15}
+    tight.save_record(record)
+    shown, other = (page.loose_and_tight(Run(run.path)).table for run in (loose, tight))
+    pd.testing.assert_frame_equal(shown, other)
+    row = shown.loc["frontalized: geometric"]
+    assert row["loose, %"] == cell(loose.posebench["score"]["geometric"]["profile"]) and row["tight, %"] == "12.3 [10.0, 15.0]"
+    versus = loose.record["conditions"]["geometric"]["versus_raw"]["profile"]
+    assert row["loose, gain"].startswith(f"{100 * versus['value']:+.1f} [") and shown["tight, gain"].iloc[0] == ""
+    assert "eyes are level" in words(page.what_it_is(tight))[0] and "eyes are level" not in words(page.what_it_is(loose))[0]
+
+
+def test_each_expression_at_each_turn(tmp_path):
+    run = posebench_run(tmp_path)
+    assert page.each_turn(run) is None
+    columns = {"yaw": np.tile(np.repeat([45, 60, 75, 90], 3), 7), "view": ["raw", "geometric", "frontal"] * 28}
+    run.save_pictures("turns", sheets(range(7), range(12)).assign(**columns))
+    (said,) = words(page.each_turn(run))
+    assert "at 45°, 60°, 75°, 90°, each time the picture as it is, frontalized: geometric, the true frontal view" in said
+
+
 def test_the_yaw_is_called_exact_where_it_is(bench, plain):
     assert "exact, for the set knows it" in words(overview.yaws(bench))[0]
     assert "exact, for the set knows it" in words(overview.yaws(plain))[0]
@@ -214,8 +241,9 @@ def test_the_yaw_is_called_exact_where_it_is(bench, plain):
 def test_other_runs_have_no_part_on_posebench():
     other = demo_run()
     assert "is about PoseBench, and this run is on folder" in page.headline(other).data
-    shows = [page.what_it_is, page.every_turn, page.turning, page.effect, page.recovered, page.fidelity, page.pose_error, page.crop_error]
-    assert [show(other) for show in shows] == [None] * 8
+    shows = [page.what_it_is, page.every_turn, page.turning, page.effect, page.recovered, page.fidelity, page.pose_error]
+    shows += [page.crop_error, page.loose_and_tight, page.each_turn]
+    assert [show(other) for show in shows] == [None] * 10
 
 
 def test_a_record_of_the_older_form_has_its_sections_and_no_pictures():

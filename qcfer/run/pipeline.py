@@ -297,6 +297,8 @@ def save_pictures(
     run.save_pictures("prompts", thumbnails.prompts(study))
     if (Path(study.root) / MANIFEST).is_file():
         run.save_pictures("contact", thumbnails.contact(study.manifest, study.root))
+        run.save_pictures("turns", thumbnails.turns(study))
+    if (Path(study.root) / "strip").is_dir():
         run.save_pictures("strip", thumbnails.strip(study, strip_pictures(study.root)))
 
 # %% ../../nbs/86_pipeline.ipynb #e32416a8

@@ -101,16 +101,22 @@ def _check_sign(manifest):
 # %% ../../nbs/81_study.ipynb #6258a56a
 def find_root(
     config: Config,
-    out: Path,  # a rendered set goes to out/cache/posebench/<hash of its settings>
+    out: Path,  # a rendered set goes to out/cache/<its name>/<hash of its settings>
 ) -> str | Path:  # the folder with the set
     "The folder that the settings name; PoseBench is rendered where they name none. Raises `ValueError` for another set without one."
     from qcfer.posebench.generate import generate, settings
+    from qcfer.posebench.tight import tight_settings, tighten
 
     if config.root:
         return config.root
-    if config.dataset != "posebench":
+    if config.dataset not in ("posebench", "posebench_tight"):
         raise ValueError(f"expected the folder with {config.dataset}; found none: add --root FOLDER")
-    return generate(out / "cache" / "posebench" / sha256(json.dumps(settings(), sort_keys=True))[:12])
+    loose = generate(out / "cache" / "posebench" / _short(settings()))
+    return loose if config.dataset == "posebench" else tighten(loose, out / "cache" / "posebench_tight" / _short(tight_settings(loose)))
+
+
+def _short(settings):
+    return sha256(json.dumps(settings, sort_keys=True))[:12]
 
 # %% ../../nbs/81_study.ipynb #1c70a91f
 TRUE = "frontal"
