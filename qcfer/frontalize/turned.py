@@ -20,8 +20,8 @@ from ..core.files import code_hash
 from ..core.yaw import matrix_to_pose, pose_to_matrix
 from .head import FRAMED, SIZE, Fit, GenericHead, fit, generic_head, priors
 
-# %% ../../nbs/53b_turned_away.ipynb #777c1300
-_FINE = (3, 8)  # points a cell of the map, down and across: a turn stretches what was seen obliquely
+# %% ../../nbs/53b_turned_away.ipynb #85662a3b
+_FINE = (2, 5)  # points a cell of the map, down and across: a turn stretches what was seen obliquely
 _EVERY, _REACH = 5, 0.05  # cells between places where the movement is worked out; metres
 
 
@@ -119,7 +119,7 @@ def _background(pixels, seen):
     beyond = _carried_on(pixels, ~head, ((1.5, 1), (6, 1e-2), (20, 1e-4)))
     return pixels + _soft(head, 2) * (beyond - pixels)
 
-# %% ../../nbs/53b_turned_away.ipynb #5fcab5e0
+# %% ../../nbs/53b_turned_away.ipynb #43f1ca4c
 _RIM = 0.004  # metres inside the outline, where a picture shows as much background as face
 
 
@@ -127,7 +127,8 @@ def _drawn(pixels, seen, placed, near):
     "The face (224, 224, 3) and where it is (224, 224): points seen at (2, n) stand at (2, n) now, the nearest in front."
     rows, columns, within = _pixels(placed)
     order = np.flatnonzero(within)
-    order = order[np.argsort(near[order])]
+    depth = near[order] - near.min()
+    order = order[np.argsort((depth * (65535 / depth.max())).astype(np.uint16), kind="stable")]  # a radix sort
     winner = np.full((SIZE, SIZE), -1)
     winner[rows[order], columns[order]] = order
     there = winner >= 0
