@@ -70,12 +70,6 @@ def test_too_few_are_refused_in_one_line(crowded, tmp_path):
         crowd(*crowded[:1], tmp_path, crowded[1]).near()
 
 
-@needs
-def test_without_an_estimator_nothing_is_learned(tmp_path):
-    with pytest.raises(ValueError, match="expected an estimator of head pose"):
-        Repaired(Blocks(), crowd(np.zeros(80), tmp_path))
-
-
 @pytest.fixture(scope="module")
 def study(posebench_set, tmp_path_factory):
     return Study(make_config("posebench", root=str(posebench_set), pose="3ddfa_v2"), tmp_path_factory.mktemp("study"))

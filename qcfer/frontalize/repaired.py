@@ -63,7 +63,7 @@ class Teachers(NamedTuple):
         "How often each is turned: a large set once."
         return int(np.clip(PAIRS // len(self.images), 1, TURNS))
 
-# %% ../../nbs/55a_repaired.ipynb #e0b43ef2
+# %% ../../nbs/55a_repaired.ipynb #db76fdc8
 class Lesson(NamedTuple):
     """What turning the teachers once has shown.
 
@@ -85,7 +85,7 @@ def lesson(
     teachers: Teachers,  # who look at the camera
     away: TurnedAway,
     embedder,  # a `qcfer.embed.base.Embedder`
-    estimator,  # a `qcfer.face.tddfa.TDDFA`
+    estimator,  # a `qcfer.face.tddfa.TDDFA`; None: the exact poses
     geometric: Geometric,
     folder: Path,  # all that was worked out is kept below
 ) -> Lesson:
@@ -93,18 +93,27 @@ def lesson(
     table = frontalize_faces(away, teachers.images, teachers.poses, teachers.landmarks, folder, threshold=-1)
     row = np.flatnonzero(table["status"] == "done")
     turned = FrontalizedFaces(teachers.images, table, folder).subset(row)
-    looks = compute(estimator, turned, turned.keys, folder / "pose", desc="repaired: pose")
-    poses, landmarks = split_rows(looks, np.full((len(row), 2), SIZE))
+    poses, landmarks = _look(turned, teachers, row, away, estimator, folder)
     table = frontalize_faces(geometric, turned, poses, landmarks, folder)
     done = np.flatnonzero(table["status"] == "done")
     turned, views = (faces.subset(done) for faces in (turned, FrontalizedFaces(turned, table, folder)))
     raw, seen = (compute(embedder, faces, faces.keys, folder / "embeddings", desc="repaired: embed") for faces in (turned, views))
     return Lesson(row[done], poses[done], raw, seen)
 
-# %% ../../nbs/55a_repaired.ipynb #310e457a
+
+def _look(turned, teachers, row, away, estimator, folder):
+    "Poses (n, 3) and landmarks (n, 68, 2) of the turned pictures."
+    if estimator is not None:
+        looks = compute(estimator, turned, turned.keys, folder / "pose", desc="repaired: pose")
+        return split_rows(looks, np.full((len(row), 2), SIZE))
+    faces = ((teachers.images.keys[face], teachers.images[face].size, teachers.poses[face], teachers.landmarks[face]) for face in row)
+    return tuple(np.stack(part) for part in zip(*(away.truth(*face) for face in faces)))
+
+# %% ../../nbs/55a_repaired.ipynb #42ea8a25
 def _name(teachers, aways, embedder, estimator, geometric):
     "A hash of what the weights depend on: who teaches, this module and the other's, and every model that looks."
-    made = (code_hash("frontalize.refined", "frontalize.repaired"), *(away.id for away in aways), geometric.id, estimator.id, embedder.id)
+    models = geometric.id, getattr(estimator, "id", "exact"), embedder.id
+    made = code_hash("frontalize.refined", "frontalize.repaired"), *(away.id for away in aways), *models
     return sha256(*made, *(f"{key} {person}" for key, person in zip(teachers.images.keys, teachers.people)))[:16]
 
 
@@ -121,14 +130,12 @@ def _weights(teachers, aways, embedder, estimator, geometric, folder):
 def taught(
     teachers: Teachers,
     embedder,  # a `qcfer.embed.base.Embedder`
-    estimator,  # of head pose, as `qcfer.face.tddfa.TDDFA`
+    estimator,  # of head pose, as `qcfer.face.tddfa.TDDFA`; None: the exact poses
     geometric: Geometric,
 ) -> Path:  # .npz, below teachers.out
     "The file with the weights, which are learned first where they are not there; raises `ValueError` for too few teachers."
     from filelock import FileLock
 
-    if estimator is None:
-        raise ValueError("expected an estimator of head pose, to look at the turned faces; found none: choose the pose 3ddfa_v2")
     teachers, folder = teachers.near(), Path(teachers.out) / "cache" / "repaired"
     aways = [TurnedAway(number) for number in range(teachers.turns)]
     name = _name(teachers, aways, embedder, estimator, geometric)
@@ -140,7 +147,7 @@ def taught(
     shutil.rmtree(folder / name)
     return path
 
-# %% ../../nbs/55a_repaired.ipynb #3a3c3c0d
+# %% ../../nbs/55a_repaired.ipynb #4f364c37
 @frontalizer("repaired", help="repaired", learned=True)
 class Repaired:
     """From embeddings of a turned face and of its geometric view to that of the frontal view, taught by the set's own near-frontal faces.
@@ -151,8 +158,8 @@ class Repaired:
         The run's; the repair is learned for its embeddings.
     teachers : Teachers
         The training faces; those who look at the camera teach.
-    estimator : qcfer.face.tddfa.TDDFA
-        The run's estimator of head pose, whose errors it learns.
+    estimator : qcfer.face.tddfa.TDDFA, optional
+        The run's estimator of head pose, whose errors it learns. Without one it is taught exact poses.
 
     Attributes
     ----------

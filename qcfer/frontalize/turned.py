@@ -148,7 +148,7 @@ def _composed(pixels, maps, inside, turned):
     face = np.where(there[..., None], face, around)
     return behind + _soft(_soft(there, 1.2)[..., 0] > 0.35, 0.8) * (face - behind)
 
-# %% ../../nbs/53b_turned_away.ipynb #f532db94
+# %% ../../nbs/53b_turned_away.ipynb #60e74305
 class TurnedAway:
     """Turns faces away from the camera; `frontalize_faces` runs and keeps it as it does any backend, though what it makes is the contrary.
 
@@ -188,16 +188,31 @@ class TurnedAway:
         yaw: float,  # the yaw that is wanted
     ) -> tuple:  # pixels (224, 224, 3); landmarks (68, 2) of the turned face
         "The same face with another yaw, as high and in the middle as it was."
-        fitted = fit(self._head, self._priors, pose, landmarks)
-        turned = replace(fitted, rotation=pose_to_matrix([yaw, *matrix_to_pose(fitted.rotation)[1:]]))
-        before, after = (each.project(each.at_rest[FRAMED]) for each in (fitted, turned))
-        turned = replace(turned, shift=turned.shift + (before.min(0) + before.max(0) - after.min(0) - after.max(0)) / 2)
+        fitted, turned = self._fits(pose, landmarks, yaw)
         points, left = self._surface.moved(fitted, landmarks)
         flat = points.reshape(3, -1).T
         seen, placed, near = fitted.project(flat).T, turned.project(flat).T, flat @ turned.rotation[2]
         maps = np.vstack([seen + left.reshape(2, -1), placed, near]).reshape(5, *left.shape[1:])
         maps = _stretched(maps, *self._surface.shape).reshape(5, -1)
-        return _composed(pixels, maps, self._surface.inside, turned), turned.project(fitted.points) * [1, -1]
+        return _composed(pixels, maps, self._surface.inside, turned), _landmarks(turned)
+
+    def _fits(self, pose, landmarks, yaw):
+        "The head in the picture, and turned."
+        fitted = fit(self._head, self._priors, pose, landmarks)
+        turned = replace(fitted, rotation=pose_to_matrix([yaw, *matrix_to_pose(fitted.rotation)[1:]]))
+        before, after = (each.project(each.at_rest[FRAMED]) for each in (fitted, turned))
+        return fitted, replace(turned, shift=turned.shift + (before.min(0) + before.max(0) - after.min(0) - after.max(0)) / 2)
+
+    def truth(
+        self,
+        key: str,  # of a picture, as the three that follow
+        size: tuple[int, int],  # width and height
+        pose: np.ndarray,  # (3,) degrees
+        landmarks: np.ndarray,  # (68, 2) pixels
+    ) -> tuple:  # pose (3,) in degrees, landmarks (68, 2) in pixels of 224 x 224
+        "How the face looks after `frontalize`, for who has no estimator."
+        turned = self._fits(np.asarray(pose, float), np.asarray(landmarks, float) * SIZE / np.array(size), self.yaw(key))[1]
+        return matrix_to_pose(turned.rotation), _landmarks(turned)
 
     def frontalize(
         self,
@@ -222,3 +237,7 @@ class TurnedAway:
             return Image.fromarray(view.round().clip(0, 255).astype(np.uint8))
         except Exception as error:  # the contract: a failed item is its exception, and the others go on
             return error
+
+
+def _landmarks(turned):
+    return turned.project(turned.points) * [1, -1]
