@@ -11,7 +11,7 @@ from qcfer.core.pictures import PictureList
 from qcfer.embed.base import Embedder
 from qcfer.face.tddfa import TDDFA
 from qcfer.frontalize import repaired
-from qcfer.frontalize.repaired import FEWEST, PAIRS, Repaired, Teachers
+from qcfer.frontalize.repaired import FEWEST, MOST, Repaired, Teachers
 from qcfer.run.config import make_config
 from qcfer.run.study import Study
 
@@ -45,7 +45,7 @@ def crowd(yaw, out, landmarks=True):
 def test_who_looks_at_the_camera_teaches(tmp_path):
     yaw = np.r_[np.full(FEWEST, -11.9), 12.1, -40, np.nan]
     near = crowd(yaw, tmp_path).near()
-    assert len(near.images) == len(near.people) == FEWEST and near.turns == repaired.TURNS
+    assert len(near.images) == len(near.people) == FEWEST
     np.testing.assert_allclose(near.poses[:, 0], -11.9)
 
 
@@ -56,10 +56,10 @@ def test_a_picture_that_is_there_twice_teaches_once(tmp_path):
 
 
 def test_of_very_many_some_teach_the_same_in_any_order(tmp_path):
-    many = crowd(np.zeros(PAIRS + 20), tmp_path)
+    many = crowd(np.zeros(MOST + 20), tmp_path)
     near = many.near()
-    assert len(near.images) == PAIRS and near.turns == 1
-    order = np.random.default_rng(1).permutation(PAIRS + 20)
+    assert len(near.images) == MOST
+    order = np.random.default_rng(1).permutation(MOST + 20)
     mixed = Teachers(many.images.subset(order), *(part[order] for part in many[1:4]), tmp_path).near()
     assert sorted(mixed.images.keys) == sorted(near.images.keys)
 
@@ -78,7 +78,6 @@ def study(posebench_set, tmp_path_factory):
 @pytest.fixture
 def teachers(study, tmp_path, monkeypatch):
     monkeypatch.setattr(repaired, "FEWEST", 10)
-    monkeypatch.setattr(repaired, "TURNS", 2)
     near = study.teachers.near()
     rows = np.arange(min(24, len(near.images)))
     return Teachers(near.images.subset(rows), near.poses[rows], near.landmarks[rows], near.people[rows], tmp_path)
@@ -112,7 +111,7 @@ class TestTaught:
     def test_what_was_learned_is_kept_and_a_changed_file_is_named(self, teachers, tmp_path):
         first, idle = Repaired(Blocks(), teachers, TDDFA()), Blocks()
         assert Repaired(idle, teachers, TDDFA()).id == first.id and idle.calls == 0
-        assert first.told["pairs"] > 24 and -1 <= first.told["geometric"] <= 1
+        assert 24 >= first.told["pairs"] > 10 and -1 <= first.told["geometric"] <= 1
         (path,) = (tmp_path / "cache" / "repaired").glob("*.npz")
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(WeightsError, match=path.name):
@@ -121,6 +120,13 @@ class TestTaught:
     def test_the_id_names_who_taught(self, teachers):
         fewer = Teachers(teachers.images.subset(range(20)), *(part[:20] for part in teachers[1:4]), teachers.out)
         assert Repaired(Blocks(), fewer, TDDFA()).id != Repaired(Blocks(), teachers, TDDFA()).id
+
+    def test_examples_are_training_faces_in_the_repaired_embedding(self, teachers):
+        repair = Repaired(Blocks(), teachers, TDDFA())
+        keys, raw, seen, mended = repair.examples()
+        assert set(keys) <= set(teachers.images.keys) and len(keys) == len(set(keys)) > 10
+        assert raw.shape == seen.shape == mended.shape == (len(keys), 196)
+        np.testing.assert_allclose(np.linalg.norm(mended, axis=1), 1, atol=1e-5)
 
     def test_only_turned_faces_change(self, teachers):
         rng = np.random.default_rng(0)
@@ -134,7 +140,6 @@ class TestTaught:
 @needs
 def test_a_study_sees_it_as_any_condition(posebench_set, tmp_path, monkeypatch):
     monkeypatch.setattr(repaired, "FEWEST", 10)
-    monkeypatch.setattr(repaired, "TURNS", 1)
     study = Study(make_config("posebench", root=str(posebench_set), pose="3ddfa_v2", conditions=["repaired", "repaired+raw"]), tmp_path)
     seen, raw = study.see("repaired"), study.see("raw")
     turned = np.abs(study.poses[:, 0]) > 30
