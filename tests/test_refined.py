@@ -149,7 +149,7 @@ def learned(folder):
     weights[[3, 4, 5], [0, 1, 2]] = 1
     name = refined._name(Training(), Tiny(), None, refined.Geometric())
     told = np.array(json.dumps({"ridge": 1.0, "held_out": 0.9, "geometric": 0.8}))
-    return refined._keep(folder, name, {"weights": weights, "told": told})
+    return refined.keep_weights(folder, name, {"weights": weights, "told": told})
 
 
 @pytest.fixture

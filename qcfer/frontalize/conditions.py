@@ -30,7 +30,7 @@ Of its arguments those in `KNOWN` are given by the run, `model` is what stands a
 Facts: `yardstick`, it is there to be compared with; `learned`, it moves embeddings and makes no picture of its own; `prompted`.
 """
 
-KNOWN = ("estimator", "embedder", "device", "directory")
+KNOWN = ("estimator", "embedder", "device", "directory", "teachers")
 
 # %% ../../nbs/52_conditions.ipynb #9e1047f0
 @frontalizer("mirrored", help="mirrored", yardstick=True)

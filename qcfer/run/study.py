@@ -217,7 +217,16 @@ class Study:
         name = Condition.parse(view).frontalizer
         given = {"estimator": self.finder, "device": self.config.device, "directory": self.config.frontalized}
         given |= {"embedder": self.embedder()} if takes(name, "embedder") else {}
+        given |= {"teachers": self.teachers} if takes(name, "teachers") else {}
         return get_frontalizer(view, self.config.frontalizers.get(name), **given)
+
+    @cached_property
+    def teachers(self):  # a `qcfer.frontalize.repaired.Teachers`
+        "The training faces that are no copies of test pictures, for a frontalizer that learns from the set itself."
+        from qcfer.frontalize.repaired import Teachers
+
+        rows = np.flatnonzero((self.manifest["split"] == "train") & ~self.manifest["duplicate"])
+        return Teachers(self.images.subset(rows), self.poses[rows], self.landmarks[rows], self.manifest["group"].to_numpy()[rows], self.out)
 
     def view(self, name: str) -> View:
         "The set after a frontalizer, by its name with its settings."
