@@ -243,3 +243,12 @@ def test_the_first_rung_always_takes_part(data, monkeypatch):
     X, y = data
     names = [row["name"] for row in ESVSearch(**QUICK).fit(X[:300], y[:300]).candidates_ if row["finalist"]]
     assert any(name in [FIRST_RUNG.named(C) for C in search.GRID["LR"]] for name in names)
+
+
+def test_a_fit_that_came_to_no_end_is_not_chosen_where_another_did(data, monkeypatch):
+    monkeypatch.setattr(search, "_converged", lambda fitted: fitted.C < 0.5)
+    monkeypatch.setattr(search, "GRID", {"LR": (0.1, 1.0)})
+    X, y = data
+    scaled = {"kinds": ("LR",), "scalings": ("standard",), "sizes": (None,), "class_weights": (None,), "cv": 2, "random_state": 0}
+    names = [row["name"] for row in ESVSearch(**scaled).fit(X[:300], y[:300]).candidates_]
+    assert names == ["LR C=0.1 standard whole"]

@@ -66,7 +66,7 @@ def logistic_path(
     y: np.ndarray,  # (N,) classes
     Cs: tuple,  # rising, in units of features whose mean variance is one
     class_weight: str | None = None,
-    max_iter: int = 500,  # of each fit
+    max_iter: int = 300,  # of each fit
 ) -> list[LogisticRegression]:  # as many, fitted, for features in their own units
     "Logistic regressions along a grid of C."
     unit = float(np.sqrt(X.var(0).mean())) or 1.0
@@ -92,7 +92,7 @@ def fit_family(
     X: np.ndarray,  # (N, D) features
     y: np.ndarray,  # (N,) classes
     seed: int,
-    max_iter: int = 500,  # of a logistic regression
+    max_iter: int = 300,  # of a logistic regression
 ) -> list:  # fitted classifiers, one a C
     "Candidates of one kind, along its C."
     with threadpool_limits(1):
@@ -379,7 +379,7 @@ class ESVSearch(ESV):
             )
         return found
 
-    def _tables(self, X, codes, plan, train, held, seed, max_iter=500):
+    def _tables(self, X, codes, plan, train, held, seed, max_iter=300):
         "{(recipe, C): (scores (V, C) of the held-out rows, whether the solver converged)} of candidates fitted to the rows `train`."
         foresee, found = check_memory(self.memory).cache(_foresee), {}
         for view in progress(dict.fromkeys(recipe.view for recipe in plan), f"search, {len(train):,} rows"):
@@ -421,11 +421,16 @@ class ESVSearch(ESV):
         return tried | values | {"selected": False, "weight": 0.0, "converged": converged}
 
     def _hold_out(self, X, codes, plan, splits, seed):
-        "{(recipe, C): (scores (V, C) of all held-out rows, whether the solver always converged)}; sets `validation_rows_`."
+        """{(recipe, C): (scores (V, C) of all held-out rows, whether the solver always converged)}; sets `validation_rows_`.
+
+        A C at which the solver came to no end stands back where it did at another.
+        """
         parts = [self._tables(X, codes, plan, train, held, seed) for train, held in splits]
         self.validation_rows_ = np.concatenate([held for _, held in splits])
         self._fitted_rows = len(splits[0][0])
-        return {key: (np.concatenate([part[key][0] for part in parts]), all(part[key][1] for part in parts)) for key in parts[0]}
+        whole = {key: (np.concatenate([part[key][0] for part in parts]), all(part[key][1] for part in parts)) for key in parts[0]}
+        ended = {recipe for (recipe, _), (_, converged) in whole.items() if converged}
+        return {key: part for key, part in whole.items() if part[1] or key[0] not in ended}
 
     def _choose(self, codes, groups, held, screened, seed):
         "Set what the choice tells; returns the voters, best first: [((recipe, C), share, temperature)]."
