@@ -15,7 +15,7 @@ from ..core.files import sha256
 from ..core.labels import CLASSES, label_index
 from ..core.pictures import ImageError, decode_image
 from .label_files import DatasetError, shown
-from .layouts import SPLITS, Dataset, dataset, read_folder
+from .layouts import DEFAULTS, SPLITS, Dataset, dataset, read_folder
 from .unpacked import not_unpacked, unpack_once, write_pictures
 
 # %% ../../nbs/12_hub.ipynb #c3d7d7fc
@@ -149,7 +149,7 @@ def read_hub(root: Path) -> pd.DataFrame:
     return pd.concat([read_folder(root), not_unpacked(root)], ignore_index=True).astype({"label": int})
 
 # %% ../../nbs/12_hub.ipynb #16ea0e57
-HUB = dataset("hf", help="hf (a set in the Hugging Face format, from a folder or as --root hf:owner/name)", params={})(
+HUB = dataset("hf", help="hf (a set in the Hugging Face format, from a folder or as --root hf:owner/name)", params=DEFAULTS)(
     Dataset(
         layouts=(has_hub,),
         words="a folder that save_to_disk wrote, or Parquet files with a column of pictures and one of named classes "

@@ -18,7 +18,7 @@ from ..core.labels import CLASSES
 from ..core.pictures import IMAGE_SUFFIXES
 from .class_names import NAMES, Meaning
 from .label_files import Below, DatasetError, csv_rows, shown
-from .layouts import BOX, ROW, SPLITS, TOLD, Dataset, dataset, has_classes, has_splits, is_clutter, read_folder
+from .layouts import BOX, DEFAULTS, ROW, SPLITS, TOLD, Dataset, dataset, has_classes, has_splits, is_clutter, read_folder
 from .rows import NO_TWIN, count_unlisted, is_own_twin, with_twins
 
 # %% ../../nbs/10e_own_pictures.ipynb #54d05223
@@ -207,7 +207,7 @@ def read_own(
     return (read_faces if has_faces(root) else read_folder)(root, meaning, follow_links)
 
 
-FOLDER = dataset("folder", help="folder (pictures of your own: a folder for each class, a table faces.csv, or names that tell)", params={})(
+FOLDER = dataset("folder", help="folder (pictures of your own: a folder for each class, a table faces.csv, or names that tell)", params=DEFAULTS)(
     Dataset(
         layouts=(_is_own,),
         words=f"<class>/*, or train/<class>/* and test/<class>/*, or {FACES} beside the pictures, with <class> out of {', '.join(CLASSES)}",
