@@ -473,7 +473,7 @@ def edited(trees, tree, tmp_path, line):
     [
         ("rafdb", b"train_9.jpg 8", "expected a rafdb code from 1 to 7; found 8 in line 113 of .*list_patition_label.txt"),
         ("rafdb", b"train_9.jpg 0", "found 0 in line 113"),
-        ("rafdb", b"train_9.jpg", "expected a name that starts with train_ or test_ in line 113 of .*; found ''"),
+        ("rafdb", b"train_9.jpg", "expected a name and a code, .* in line 113 of .*; found 1 fields: 'train_9.jpg'"),
         ("rafdb", b"train_9.jpg x", "expected a rafdb code in line 113 of .*; found 'x'"),
         ("rafdb", "train_9.jpg \u0663".encode(), "expected a rafdb code in line 113"),
         ("rafdb", b"train_9.jpg 1_0", "expected a rafdb code in line 113"),

@@ -120,8 +120,8 @@ class _Transformer(Graph):
         below = self.add("Add", below, self.constant("one", np.float32(1)))
         return self.add("Mul", self.add("Mul", x, below), self.constant("half", np.float32(0.5)))
 
-# %% ../../nbs/41a_dinov2.ipynb #70ac9a3b
-_POOLED = (10, 11, 12)  # the layers whose class token and mean patch are taken
+# %% ../../nbs/41a_dinov2.ipynb #24930704
+_POOLED = (8, 10, 12)  # the layers whose class token and mean patch are taken
 
 
 def _patches(graph, grid):
