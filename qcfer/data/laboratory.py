@@ -93,7 +93,7 @@ def read_laboratory(
     return table
 
 # %% ../../nbs/11b_kdef_and_rafd.ipynb #aa9af7c4
-_CONDITIONS = {"conditions": ["plain", "geometric", "geometric+raw", "mirrored+raw"]}
+_CONDITIONS = {"conditions": ["geometric@auto+raw", "geometric+raw", "geometric", "mirrored+raw"]}
 
 KDEF = dataset("kdef", help="kdef (KDEF, 4,900 photographs of 70 people from five sides)", params=STUDY | _CONDITIONS)(
     Dataset(

@@ -100,7 +100,7 @@ def _look(turned, teachers, row, away, estimator, folder):
     "Poses (n, 3) and landmarks (n, 68, 2) of the turned pictures."
     if estimator is not None:
         looks = compute(estimator, turned, turned.keys, folder / "pose", desc="repaired: pose")
-        return split_rows(looks, np.full((len(row), 2), SIZE))
+        return split_rows(looks, np.full((len(row), 2), SIZE))[:2]
     faces = ((teachers.images.keys[face], teachers.images[face].size, teachers.poses[face], teachers.landmarks[face]) for face in row)
     return tuple(np.stack(part) for part in zip(*(away.truth(*face) for face in faces)))
 

@@ -192,10 +192,11 @@ class Study:
     def _found(self):
         estimator, images = self.pose_estimator[1], self.images
         with self.meter.stage("pose"):
-            poses, landmarks = estimate_poses(estimator, images, self.prepared[0], self.out)
+            found = estimate_poses(estimator, images, self.prepared[0], self.out)
         if self.finder is None:  # of posed photographs the yaw alone is known, and heads are held level
-            poses[:, 1:][np.isfinite(poses[:, :1]) & np.isnan(poses[:, 1:])] = 0
-        return poses, landmarks
+            angles = found.angles
+            angles[:, 1:][np.isfinite(angles[:, :1]) & np.isnan(angles[:, 1:])] = 0
+        return found
 
     @property
     def poses(self) -> np.ndarray:
