@@ -331,16 +331,17 @@ class TDDFA:
         return rows
 
     def _follow(self, batch, share):
-        "Read the middle of each canvas, then the square around the landmarks; once more where the two disagree."
-        rows, left = np.empty((len(batch), self.dim), np.float32), np.arange(len(batch))
+        "Read the middle of each canvas, then the square around the landmarks; once more where the two disagree. The surest counts."
+        rows, left = np.full((len(batch), self.dim), -1, np.float32), np.arange(len(batch))
         _, before = self._read(batch, _middle(len(batch), share))
         for _ in range(2):
             boxes = _boxes_around(before)
             cameras, landmarks = self._read(batch[left], boxes)
             moved = np.linalg.norm(landmarks - before, axis=2).mean(1) / boxes[:, 2]
             confidence = _confidence(cameras, moved)
-            rows[left] = np.column_stack([_camera_to_pose(cameras), landmarks.reshape(-1, 136) / _CANVAS, confidence])
-            doubtful = confidence < UNKNOWN_BELOW
+            found = np.column_stack([_camera_to_pose(cameras), landmarks.reshape(-1, 136) / _CANVAS, confidence])
+            rows[left] = np.where((confidence > rows[left, -1])[:, None], found, rows[left])
+            doubtful = (confidence < UNKNOWN_BELOW) | (moved > _FAR)
             left, before = left[doubtful], landmarks[doubtful]
             if not len(left):
                 break
@@ -369,5 +370,6 @@ class TDDFA:
         return split_rows(rows, sizes)
 
 
+_FAR = 0.05  # in parts of the square's side: the first look was framed so badly that a third is worth its time
 _NEARER = 0.6  # of the picture's side is looked at where the whole shows no face
-_SHOWN = f"{_CANVAS}-mirrored-recrop{_MARGIN}-nearer{_NEARER}-doubt{_DOUBT}-ypr"
+_SHOWN = f"{_CANVAS}-mirrored-recrop{_MARGIN}-far{_FAR}-nearer{_NEARER}-doubt{_DOUBT}-surest-ypr"
