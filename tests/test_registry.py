@@ -115,13 +115,13 @@ def test_a_frontalizer_from_outside(forget, posebench_set, tmp_path):
         "posebench",
         str(posebench_set),
         pose="annotation",
-        conditions=["blurred?radius=3", "blurred?radius=3+raw"],
+        conditions=["blurred?radius=3@paper", "blurred?radius=3+raw"],
         esv={"candidates": "LR"},
         ladders=[],
     )
     run = make_run(config, tmp_path)
-    assert run.main == "blurred?radius=3" and run.record["frontalizers"] == {"blurred?radius=3": "blurred 3"}
-    assert run.record["conditions"]["blurred?radius=3"]["gate"]["verdicts"]
+    assert run.main == "blurred?radius=3@paper" and run.record["frontalizers"] == {"blurred?radius=3": "blurred 3"}
+    assert run.record["conditions"]["blurred?radius=3@paper"]["gate"]["verdicts"]
     with pytest.raises(ValueError, match="expected settings of blurred out of radius; found width"):
         Config("posebench", frontalizers={"blurred": {"width": 3}})
 
