@@ -142,7 +142,7 @@ def headroom(
     interval_rows(axis, [metric for *_, metric in rows], [YAW_COLOURS.get(subset, PROFILE_COLOUR) for _, subset, _ in rows])
     label_rows(axis, [f"{name}, {subset}\n{yaw_ranges()[subset]} (n = {metric['n']:,})" for name, subset, metric in rows])
     reach = [100 * metric[key] for *_, metric in rows for key in ("low", "high")]
-    axis.set(xlabel="recovered headroom (%), with 95 % intervals", xlim=(min(-4, *reach) - 4, max(104, *reach) + 4))
+    axis.set(xlabel="recovered headroom (%), 95 % intervals", xlim=(min(-4, *reach) - 4, max(104, *reach) + 4))
     axis.set_title("0: as raw; dashed: as the oracle")
     return figure
 
