@@ -256,7 +256,7 @@ def test_real_photographs_end_to_end(fer2013, tmp_path):
     done = make_run(Config("fer2013", str(root), esv=QUICK), tmp_path / "out")
     assert done.record["ids"]["pose"].startswith("3ddfa_v2")
     assert done.metrics["test"]["accuracy"]["value"] > 0.2  # chance is 1/7
-    assert pd.notna(done.manifest["yaw"]).all()
+    assert pd.notna(done.manifest["yaw"]).mean() > 0.9  # a few are drawings and signs
     assert sum(part["accuracy"]["n"] for part in done.metrics["yaw_bins"].values()) == 105
     assert set(done.manifest["usage"]) == {"Training", "PublicTest"}
 

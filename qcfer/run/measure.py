@@ -98,7 +98,8 @@ def gate_records(
     "What every gate did."
     found, seed = {}, study.config.seed
     for name in (name for name in tables if name in study.conditions and Condition.parse(name).gate):
-        judged = study.answers(name).assign(verdict=study.judged(name)["verdict"])
+        said = study.judged(name)
+        judged = study.answers(name).assign(**{word: said[word] for word in ("verdict", "gate", "reviewed") if word in said})
         curves = _curves(judged, seed)
         record = _gate_record(judged, *study.thresholds(name), seed) | _told(curves)
         twin = tables.get(str(Condition.parse(name).ungated))
