@@ -344,7 +344,7 @@ def test_a_bad_weights_file_gives_one_clear_line(library, tiny_clip, tmp_path):
 
 def test_a_spec_that_is_none_lists_the_forms():
     for spec in ("", "resnet50", "effnet_lite0:", "EFFNET_LITE0", "clip:ViT-L-14/openai"):
-        with pytest.raises(ValueError, match="expected an embedder: .*effnet_lite0; open_clip:ARCHITECTURE/TAG.*timm:MODEL.*found") as caught:
+        with pytest.raises(ValueError, match="an embedder: .*effnet_lite0; open_clip:ARCHITECTURE/TAG.*timm:MODEL.*found") as caught:
             get_embedder(spec)
         assert repr(spec) in str(caught.value)
     for spec in ("timm:", "timm:@file", "timm:a/b", "open_clip:ViT-L-14", "open_clip:/openai", "open_clip:ViT-L-14@"):

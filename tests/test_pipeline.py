@@ -257,7 +257,7 @@ def test_real_photographs_end_to_end(fer2013, tmp_path):
     assert done.record["ids"]["pose"].startswith("3ddfa_v2")
     assert done.metrics["test"]["accuracy"]["value"] > 0.2  # chance is 1/7
     assert pd.notna(done.manifest["yaw"]).mean() > 0.9  # a few are drawings and signs
-    assert sum(part["accuracy"]["n"] for part in done.metrics["yaw_bins"].values()) == 105
+    assert sum(part["accuracy"]["n"] for part in done.metrics["yaw_bins"].values()) == done.test["yaw"].notna().sum() > 95
     assert set(done.manifest["usage"]) == {"Training", "PublicTest"}
 
 

@@ -415,7 +415,7 @@ def test_thresholds_name_the_papers_and_the_best(run):
     assert table.loc["0.82", ""] == "the paper's, for CLIP" and table.loc["0.49", ""] == "best here"
     assert table.loc["0.82", "not accepted, %"] == "82.0" and set(table.n) == {"233"}
     said = words(gate_thresholds(run))
-    assert "The best threshold on train and val faces is 0.49, -5.0 points against no gate. It is the best of 101 on these very faces" in said
+    assert "The best threshold on train and val faces is 0.49, -5.0 points against no gate. It is the best of 101" in said
     assert "changes the accuracy by -5.0 [-10.0, +0.0] points here, which is not distinguishable from noise" in said
 
 
