@@ -270,16 +270,20 @@ def test_expw_at_its_full_size_gets_the_papers_split(tmp_path, monkeypatch):
 
 
 def test_affectnets_lists_at_their_full_size(tmp_path):
-    "414,797 rows of which 283,901 count; the pictures are few, for their number is not what is tried here."
-    (tmp_path / "Manually_Annotated_Images/1").mkdir(parents=True)
-    pictures = [f"1/{number}.jpg" for number in range(40)]
-    for number, name in enumerate(pictures):
-        Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / "Manually_Annotated_Images" / name)
+    "414,797 rows of which 283,901 count; the pictures are few under many names, for their number is not what is tried here."
+    folder = tmp_path / "Manually_Annotated_Images/1"
+    folder.mkdir(parents=True)
+    for number in range(40):
+        Image.new("RGB", (9, 9), (number, 0, 0)).save(tmp_path / f"{number}.jpg")
+    names = (f"1/{number}.jpg" for number in itertools.count())
     order = "anger disgust fear happiness neutral sadness surprise".split()
     code = dict(zip(order, (6, 5, 4, 1, 0, 2, 3))) | {"contempt": 7, "none": 8, "uncertain": 9, "no-face": 10}
     counts = dict(zip(order, OFFICIAL["affectnet7"])) | {"contempt": 3750, "none": 33088, "uncertain": 11645, "no-face": 82414}
     for file, of_file in (("training", counts), ("validation", dict.fromkeys(order, 500))):
-        rows = [f"{pictures[i % 20 + 20 * (file[0] == 'v')]},1,1,7,7,1.5;2.5,{code[name]},0,0" for i, name in enumerate(labels(of_file, 0))]
+        named = [(next(names), name) for name in labels(of_file, 0)]
+        for place, (picture, _) in enumerate(named):
+            os.link(tmp_path / f"{place % 20 + 20 * (file == 'validation')}.jpg", tmp_path / "Manually_Annotated_Images" / picture)
+        rows = [f"{picture},1,1,7,7,1.5;2.5,{code[name]},0,0" for picture, name in named]
         put(
             tmp_path / f"{file}.csv",
             (
