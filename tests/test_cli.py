@@ -97,7 +97,7 @@ def test_every_setting_can_be_typed_once_and_its_help_is_configs(tmp_path):
     answer = qcfer("train", "--help")
     for each in fields(Config):
         if each.name != "dataset" and each.type is not dict:
-            assert answer.stdout.count(f"--{each.name} ") == 1, each.name
+            assert answer.stdout.count(f"--{each.name.replace('_', '-')} ") == 1, each.name
     assert "Draws the splits, the forests" in answer.stdout
 
 

@@ -23,7 +23,7 @@ def test_pictures_from_elsewhere_by_their_names(tmp_path):
     (elsewhere / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nhalf")
     (elsewhere / "notes.txt").write_text("not a picture")
     table = import_frontalized(elsewhere, manifest, yaw)
-    assert list(table) == ["turned", "status", "file", "sha256", "error"]
+    assert list(table) == ["turned", "status", "file", "sha256", "error", "misfit", "inside", "asymmetry"]
     assert table["status"].tolist() == ["done", "done", "done", "kept", "pending", "failed", "failed"]
     assert table["file"].tolist() == ["a/x.PNG", "a/y.tar.webp", "ä b.jpg", "", "", "", ""]
     assert "several pictures of one name: twice.jpg, twice.png" == table["error"][6]
