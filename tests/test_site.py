@@ -442,7 +442,7 @@ def test_the_index_shows_the_method_and_the_pictures_as_they_are(tmp_path):
     record = json.loads(path.read_text())
     turned = {"test": value(0.56, 3309), "profile": value(0.47, 412)}
     record["conditions"] = {"raw": {"metrics": record["metrics"]}, "geometric+raw": {"metrics": turned}, "geometric": {"metrics": turned}}
-    record["config"]["conditions"] = ["mirrored+raw", "geometric", "geometric+raw"]
+    record["config"]["conditions"] = ["geometric+raw", "geometric"]
     path.write_text(json.dumps(record))
     cells = {cell["data-label"]: cell.get_text(" ", strip=True).replace("\xa0", " ") for cell in soup_of(build_site(tmp_path)).main("td")}
     assert cells["Method"] == "geometric"

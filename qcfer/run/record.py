@@ -87,8 +87,9 @@ class Run:
         return name if name in self.record.get("conditions", {}) else RAW
 
     def _readable_conditions(self):
+        "Those that a run could stand on when records did not say so: a single view each."
         names = self.record["config"].get("conditions", [])
-        return [name for name in names if name in self.record.get("conditions", {})]
+        return [name for name in names if name in self.record.get("conditions", {}) and not name.endswith("+raw")]
 
     @property
     def metrics(self) -> dict:
