@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LR_C', 'SVM_C', 'NAMES', 'ON_REQUEST', 'PRESETS', 'PAPER_SVM_ROWS', 'class_weights', 'floor_weights', 'KernelSVC',
-           'kind', 'check_rows', 'progress', 'ESV', 'save', 'load']
+           'kind', 'progress', 'ESV', 'save', 'load']
 
 # %% ../../nbs/61_esv.ipynb #1df7e292
 import os
@@ -214,7 +214,7 @@ def _rankable(names, y, splits):
     return kept
 
 # %% ../../nbs/61_esv.ipynb #51694b4d
-def check_rows(X, groups):
+def _check_rows(X, groups):
     "Raise `ValueError` unless every feature is a number and every row has a group, where there are groups."
     bad = np.flatnonzero(~np.isfinite(X).all(1))
     if len(bad):
@@ -314,12 +314,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         Raises `ValueError` for NaN, a single class, in all rows or those a fold trains on, a single group, or a parameter out of its
         range.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False)
-        check_rows(X, groups)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"expected rows of two classes or more; found one class, {self.classes_[0]}")
+        X, y, codes = self._checked(X, y, groups)
         names = self.usable_candidates(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 2))
         splits = None if self.cv is None else self._splits(X, codes, groups, seed)
@@ -334,6 +329,16 @@ class ESV(ClassifierMixin, BaseEstimator):
         converged = {name: converged[name] and dict(zip(chosen, ended)).get(name, True) for name in names}
         self.candidates_ = [row | {"converged": converged[row["name"]]} for row in self.candidates_]
         return self
+
+    def _checked(self, X, y, groups):
+        "X as floats, y, and its places among `classes_`, which are set; raises `ValueError` for what cannot be learned from."
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False)
+        _check_rows(X, groups)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if len(self.classes_) < 2:
+            raise ValueError(f"expected rows of two classes or more; found one class, {self.classes_[0]}")
+        return X, y, codes
 
     def usable_candidates(self, y):
         """The names of the candidates that can be fitted to rows of classes y (N,); raises `ValueError` where there are none."""

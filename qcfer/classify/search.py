@@ -20,12 +20,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
 from threadpoolctl import threadpool_limits
 
 from .afp import AFP
-from .esv import ESV, KernelSVC, check_rows, floor_weights, progress
+from .esv import ESV, KernelSVC, floor_weights, progress
 
 # %% ../../nbs/61a_search.ipynb #a1177dfd
 class Recipe(NamedTuple):
@@ -342,12 +341,7 @@ class ESVSearch(ESV):
         Raises `ValueError` for NaN, a single class, in all rows or those a fold trains on, a single group, or a parameter out of its
         range.
         """
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], ensure_all_finite=False)
-        check_rows(X, groups)
-        check_classification_targets(y)
-        self.classes_, codes = np.unique(y, return_inverse=True)
-        if len(self.classes_) < 2:
-            raise ValueError(f"expected rows of two classes or more; found one class, {self.classes_[0]}")
+        X, y, codes = self._checked(X, y, groups)
         recipes = self.usable_candidates(y)
         seed = int(check_random_state(self.random_state).randint(2**31 - 2))
         splits = self._splits(X, codes, groups, seed)

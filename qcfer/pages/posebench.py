@@ -99,12 +99,15 @@ def every_turn(
     thumbnails = run.pictures("strip")
     if thumbnails is None:
         return None
-    called = {RAW: "the picture as it is", TRUE: "the true frontal view"}
-    rows = ", ".join(called.get(line, condition_name(line)) for line in thumbnails["line"].unique())
+    rows = ", ".join(_view_name(line) for line in thumbnails["line"].unique())
     words = f"One face turned from -90 to 90 degrees in steps of 15. Rows: {rows}."
     under = "One face, turned from -90° to 90° in steps of 15°. The top row is the picture as it is, the bottom row the truth; between "
     under += "them each frontalizer."
     return Section("One face, every turn", HTML(image(sheet(thumbnails), words, wide=True)), says=(caption(figure, under),))
+
+
+def _view_name(name):
+    return {RAW: "the picture as it is", TRUE: "the true frontal view"}.get(name, condition_name(name))
 
 # %% ../../nbs/93a_posebench_page.ipynb #414c9eca
 _SUBSETS = {
@@ -269,8 +272,7 @@ def each_turn(
     if thumbnails is None:
         return None
     yaws = ", ".join(f"{yaw}°" for yaw in thumbnails["yaw"].unique())
-    called = {RAW: "the picture as it is", TRUE: "the true frontal view"}
-    views = ", ".join(called.get(view, condition_name(view)) for view in thumbnails["view"].unique())
+    views = ", ".join(_view_name(view) for view in thumbnails["view"].unique())
     words = f"Rows: {', '.join(CLASSES)}. Columns: at {yaws}, each time {views}."
     return Section("Each expression, four turns", HTML(image(sheet(thumbnails), words, wide=True)), says=(caption(figure, words),))
 
