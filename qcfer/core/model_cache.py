@@ -306,7 +306,7 @@ def compute(
     model: ImageModel,  # a frozen model
     images: Sequence[Image.Image],  # N pictures, decoded when indexed
     keys: Sequence[str],  # their N content keys: image bytes and crop
-    folder: str | os.PathLike,  # the store; made when absent
+    folder: str | os.PathLike | None,  # the store; made when absent; None to keep nothing
     *,
     batch_size: int = 64,  # pictures a batch, which is also what a kill may cost
     desc: str = "",  # what the progress bar says
@@ -317,18 +317,20 @@ def compute(
     """
     if len(images) != len(keys):
         raise ValueError(f"expected a key for each picture; found {len(images)} pictures and {len(keys)} keys")
-    folder, schema = _model_folder(folder, model), _schema(model.dim)
-    _check_model(folder, model)
-    rows = np.empty((len(keys), model.dim), np.float32)
+    rows, schema = np.empty((len(keys), model.dim), np.float32), _schema(model.dim)
     first = {key: place for place, key in reversed(list(enumerate(keys)))}
-    missing = _fill(rows, first, folder, schema)
+    if folder is not None:
+        folder = _model_folder(folder, model)
+        _check_model(folder, model)
+    missing = sorted(first.values()) if folder is None else _fill(rows, first, folder, schema)
     with tqdm(total=len(missing), desc=desc, unit=" images", delay=2, disable=not missing) as bar:
         for places, batch in prepared_batches(model, images, missing, batch_size):
             names = [keys[place] for place in places]
             rows[places] = _checked(model.forward(batch), names, model)
-            _save(folder, model, names, rows[places], schema)
+            if folder is not None:
+                _save(folder, model, names, rows[places], schema)
             bar.update(len(places))
-    if missing:
+    if missing and folder is not None:
         _tidy(folder, schema)
     again = [place for place, key in enumerate(keys) if first[key] != place]
     rows[again] = rows[[first[keys[place]] for place in again]]

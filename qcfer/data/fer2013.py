@@ -109,6 +109,7 @@ def _has_folders(folder, classes=(), ignore=(), follow_links=False):
 
 FER2013 = dataset(
     "fer2013",
+    licence="photographs from the web, gathered for a challenge of ICML 2013; for research, the rights are their owners'",
     help="fer2013 (35,887 grey faces of 48 x 48 pixels, as a CSV or in folders)",
     params=STUDY | {"ladders": [ladder for ladder in LADDERS if ladder not in ("folds", "seeds")]},
 )(
@@ -180,7 +181,12 @@ def unpack_ferplus(
     return unpack_once(target, lambda folder: write_pictures(_ferplus_rows(pixels, votes), folder))
 
 # %% ../../nbs/10c_fer2013.ipynb #2a4dbce5
-FERPLUS = dataset("ferplus", help="ferplus (FER2013's faces, with the votes of ten people on each)", params=STUDY)(
+FERPLUS = dataset(
+    "ferplus",
+    help="ferplus (FER2013's faces, with the votes of ten people on each)",
+    licence="photographs from the web, gathered for a challenge of ICML 2013; for research; the votes under the MIT licence",
+    params=STUDY,
+)(
     Dataset(
         layouts=(has_ferplus,),
         words="fer2013new.csv beside fer2013.csv (or icml_face_data.csv)",

@@ -149,7 +149,12 @@ def read_hub(root: Path) -> pd.DataFrame:
     return pd.concat([read_folder(root), not_unpacked(root)], ignore_index=True).astype({"label": int})
 
 # %% ../../nbs/12_hub.ipynb #16ea0e57
-HUB = dataset("hf", help="hf (a set in the Hugging Face format, from a folder or as --root hf:owner/name)", params=DEFAULTS)(
+HUB = dataset(
+    "hf",
+    help="hf (a set in the Hugging Face format, from a folder or as --root hf:owner/name)",
+    licence="whatever holds for the pictures, which only their owner knows",
+    params=DEFAULTS,
+)(
     Dataset(
         layouts=(has_hub,),
         words="a folder that save_to_disk wrote, or Parquet files with a column of pictures and one of named classes "

@@ -95,7 +95,12 @@ def read_laboratory(
 # %% ../../nbs/11b_kdef_and_rafd.ipynb #aa9af7c4
 _CONDITIONS = {"conditions": ["geometric@auto+raw", "geometric+raw", "geometric", "mirrored+raw"]}
 
-KDEF = dataset("kdef", help="kdef (KDEF, 4,900 photographs of 70 people from five sides)", params=STUDY | _CONDITIONS)(
+KDEF = dataset(
+    "kdef",
+    help="kdef (KDEF, 4,900 photographs of 70 people from five sides)",
+    licence="photographs of consenting people; for research, by agreement with Karolinska Institutet",
+    params=STUDY | _CONDITIONS,
+)(
     Dataset(
         layouts=(lambda folder: has_names(folder, kdef_name, KDEF_FOLDER),),
         words="pictures named as AF01ANHL.JPG, in one folder or in folders named as AF01",
@@ -105,7 +110,12 @@ KDEF = dataset("kdef", help="kdef (KDEF, 4,900 photographs of 70 people from fiv
     )
 )
 
-RAFD = dataset("rafd", help="rafd (RaFD, 7,035 photographs of 67 people from five sides, without contempt)", params=STUDY | _CONDITIONS)(
+RAFD = dataset(
+    "rafd",
+    help="rafd (RaFD, 7,035 photographs of 67 people from five sides, without contempt)",
+    licence="photographs of consenting people; for research, by agreement with Radboud University",
+    params=STUDY | _CONDITIONS,
+)(
     Dataset(
         layouts=(lambda folder: has_names(folder, rafd_name, ""),),
         words="pictures named as Rafd090_01_Caucasian_female_angry_frontal.jpg",

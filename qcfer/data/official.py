@@ -149,7 +149,12 @@ def read_rafdb(
     return read_rafdb_list(root) if has_rafdb(root) else read_coded(root, CODES["rafdb"], **told)
 
 
-RAFDB = dataset("rafdb", help="rafdb (RAF-DB's basic part, 15,339 faces)", params=with_ensemble("rafdb"))(
+RAFDB = dataset(
+    "rafdb",
+    help="rafdb (RAF-DB's basic part, 15,339 faces)",
+    licence="photographs from the web; for research that is not commercial, by agreement with its authors",
+    params=with_ensemble("rafdb"),
+)(
     Dataset(
         layouts=(_rafdb_lists, _rafdb_folders),
         words="EmoLabel/list_patition_label.txt and Image/aligned (or Image/original), or train/1..7 and test/1..7",
@@ -318,7 +323,10 @@ def read_affectnet(
 
 
 AFFECTNET = dataset(
-    "affectnet7", help="affectnet7 (AffectNet's seven classes, as CSV, as npy files or in folders)", params=with_ensemble("affectnet7")
+    "affectnet7",
+    help="affectnet7 (AffectNet's seven classes, as CSV, as npy files or in folders)",
+    licence="photographs from the web; for research that is not commercial, by agreement with its authors",
+    params=with_ensemble("affectnet7"),
 )(
     Dataset(
         layouts=(_affectnet_releases, _affectnet_folders),
@@ -358,7 +366,12 @@ def read_expw(
     return table
 
 # %% ../../nbs/11_official_sets.ipynb #53aebc5e
-EXPW = dataset("expw", help="expw (ExpW, 91,793 faces with their boxes)", params=with_ensemble("expw"))(
+EXPW = dataset(
+    "expw",
+    help="expw (ExpW, 91,793 faces with their boxes)",
+    licence="photographs from the web; for research that is not commercial",
+    params=with_ensemble("expw"),
+)(
     Dataset(
         layouts=(has_expw,),
         words="label/label.lst and image/origin (or image)",

@@ -207,7 +207,12 @@ def read_own(
     return (read_faces if has_faces(root) else read_folder)(root, meaning, follow_links)
 
 
-FOLDER = dataset("folder", help="folder (pictures of your own: in class folders, in a table faces.csv, or told by names)", params=DEFAULTS)(
+FOLDER = dataset(
+    "folder",
+    help="folder (pictures of your own: in class folders, in a table faces.csv, or told by names)",
+    licence="whatever holds for the pictures, which only their owner knows",
+    params=DEFAULTS,
+)(
     Dataset(
         layouts=(_is_own,),
         words=f"<class>/*, or train/<class>/* and test/<class>/*, or {FACES} beside the pictures, with <class> out of {', '.join(CLASSES)}",

@@ -114,7 +114,12 @@ _PARAMS = {
 }
 
 
-POSEBENCH = dataset("posebench", help="posebench (rendered faces of known pose; qcfer makes them itself)", params=_PARAMS)(
+POSEBENCH = dataset(
+    "posebench",
+    help="posebench (rendered faces of known pose; qcfer makes them itself)",
+    licence="rendered people, none of whom exists; made by this package and free with it",
+    params=_PARAMS,
+)(
     Dataset(
         layouts=(lambda folder: (folder / POSEBENCH_FILE).is_file(),),
         words=f"{POSEBENCH_FILE} beside the pictures that it names (qcfer makes the set itself)",
@@ -122,6 +127,11 @@ POSEBENCH = dataset("posebench", help="posebench (rendered faces of known pose; 
         group="given",
     )
 )
-TIGHT = dataset("posebench_tight", help="posebench_tight (the same, cropped, aligned and occluded as in the wild)", params=_PARAMS)(
+TIGHT = dataset(
+    "posebench_tight",
+    help="posebench_tight (the same, cropped, aligned and occluded as in the wild)",
+    licence="rendered people, none of whom exists; made by this package and free with it",
+    params=_PARAMS,
+)(
     replace(POSEBENCH, read=partial(read_posebench, more=_MORE))
 )

@@ -96,14 +96,14 @@ def estimate_poses(
     estimator: TDDFA | AnnotationPose | None,  # what `qcfer.face.pose.get_pose_estimator` found
     images,  # N pictures with `keys`: FaceImages or FrontalizedFaces
     manifest: pd.DataFrame,  # the N faces; read for the pictures' sizes
-    out: Path,  # the store is below out/cache
+    out: Path | None,  # the store is below out/cache; None to keep nothing
 ) -> Poses:
     "Estimate, or read from the annotation, the pose of every face; all NaN without an estimator."
     if estimator is None:
         return _unseen(np.full((len(images), 3), np.nan, np.float32))
     if isinstance(estimator, AnnotationPose):
         return estimator.estimate(images)
-    rows = compute(estimator, images, images.keys, out / "cache" / "pose", desc="pose")
+    rows = compute(estimator, images, images.keys, out and out / "cache" / "pose", desc="pose")
     return split_rows(rows, _sizes(manifest))
 
 

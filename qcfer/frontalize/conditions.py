@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 
 from ..core.pictures import Pictures
 from ..core.registry import Entry, Registry
-from .job import FrontalizedFaces, frontalize_faces
+from .job import FrontalizedFaces, frontalize_faces, frontalize_in_memory
 
 # %% ../../nbs/52_conditions.ipynb #dfa7f225
 frontalizer = Registry("frontalizer", "qcfer.frontalize")
@@ -220,13 +220,16 @@ def show(
     manifest: pd.DataFrame,  # N rows
     poses: np.ndarray,  # (N, 3) degrees
     landmarks: np.ndarray,  # (N, 68, 2) pixels
-    out: Path,  # the pictures go below out/cache/frontalized
+    out: Path | None,  # the pictures go below out/cache/frontalized; None to keep them in memory
 ) -> View:
     "Frontalize what is turned, or take over what another program frontalized."
     if hasattr(maker, "view"):
         return maker.view(images, manifest, poses)
+    painter = getattr(maker, "shows", maker)
+    if out is None:
+        return View(*frontalize_in_memory(painter, images, poses, landmarks), maker.id)
     folder = Path(out) / STORE
-    table = frontalize_faces(getattr(maker, "shows", maker), images, poses, landmarks, folder)
+    table = frontalize_faces(painter, images, poses, landmarks, folder)
     return View(FrontalizedFaces(images, table, folder), table, maker.id)
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUALITY', 'STATUSES', 'KEPT', 'PENDING', 'Frontalizer', 'quality_of', 'fate_table', 'is_turned', 'frontalize_faces',
-           'plan', 'FrontalizedFaces']
+           'plan', 'FrontalizedFaces', 'frontalize_in_memory']
 
 # %% ../../nbs/51_frontalization_job.ipynb #930b6e58
 import io
@@ -416,3 +416,39 @@ class FrontalizedFaces(Pictures):
         if sha256(data) != expected:
             raise ValueError(f"expected {file} as it was when it was frontalized; found other bytes: run frontalize again")
         return decode_image(data)
+
+# %% ../../nbs/51_frontalization_job.ipynb #aa6587ca
+class _Seen(Pictures):
+    "N pictures, some of which have another in their place."
+
+    def __init__(self, images, instead):  # {row: picture}
+        self._images, self._instead = images, instead
+        new = {row: sha256(f"{picture.size}", picture.tobytes()) for row, picture in instead.items()}
+        self.keys = [new.get(row, key) for row, key in enumerate(images.keys)]
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, index):
+        return self._instead[index] if index in self._instead else self._images[index]
+
+
+def frontalize_in_memory(
+    frontalizer: Frontalizer,
+    images: Pictures,  # N faces
+    poses: ArrayLike,  # (N, 3) degrees
+    landmarks: ArrayLike,  # (N, 68, 2) pixels
+    threshold: float = 30.0,  # degrees
+) -> tuple[Pictures, pd.DataFrame]:  # N pictures; the table of `frontalize_faces`, without files
+    "Turn the faces beyond the threshold and keep nothing on the disk."
+    poses, landmarks = _checked_faces(images, poses, landmarks)
+    turned = is_turned(poses[:, 0], threshold)
+    with ThreadPoolExecutor(cores(), thread_name_prefix="qcfer-frontalize") as pool:
+        batches = _results(frontalizer, (images, poses, landmarks), np.flatnonzero(turned).tolist(), pool)
+        results = {row: result for batch in batches for row, result in batch}
+    good = {row: result for row, result in results.items() if not isinstance(result, Exception)}
+    fates, quality, seen = [KEPT] * len(images), [_UNKNOWN] * len(images), _Seen(images, good)
+    for row in results:
+        fates[row] = ("done", "", seen.keys[row], "") if row in good else _fate("", results[row], "", "")
+        quality[row] = quality_of(good[row]) if row in good else _UNKNOWN
+    return seen, fate_table(turned, fates, quality)

@@ -131,7 +131,7 @@ class Study:
     Parameters
     ----------
     config : Config
-    out : the folder below which caches and journals are kept.
+    out : the folder below which caches and journals are kept; None where nothing is to be kept.
     strict : stop at the first picture that cannot be read.
     deep : decode every picture when the manifest is made.
     thresholds : {condition: Thresholds} of gates that others have set; none of these is chosen here.
@@ -149,9 +149,15 @@ class Study:
     """
 
     def __init__(
-        self, config: Config, out: str | os.PathLike = "reports", *, strict: bool = False, deep: bool = True, thresholds: dict | None = None
+        self,
+        config: Config,
+        out: str | os.PathLike | None = "reports",
+        *,
+        strict: bool = False,
+        deep: bool = True,
+        thresholds: dict | None = None,
     ):
-        self.config, self.out, self.meter = config, Path(out).absolute(), Meter()
+        self.config, self.out, self.meter = config, None if out is None else Path(out).absolute(), Meter()
         self._how, self._made, self._set = {"strict": strict, "deep": deep}, {}, thresholds or {}
 
     def _once(self, make, *key):
@@ -268,7 +274,7 @@ class Study:
     def _embed(self, view, spec):
         embedder, pictures = self.embedder(spec), self.pictures(view)
         with self.meter.stage("embed"):
-            rows = compute(embedder, pictures, pictures.keys, self.out / "cache" / "embeddings", desc="embed")
+            rows = compute(embedder, pictures, pictures.keys, self.out and self.out / "cache" / "embeddings", desc="embed")
         refine = None if view in (RAW, TRUE) else getattr(self.frontalizer(view), "refine", None)
         if not refine or spec != self.config.embedder:
             return rows
@@ -348,8 +354,10 @@ class Study:
     def _judge(self, condition):
         parsed, (thresholds, _) = Condition.parse(condition), self.thresholds(condition)
         scores = self.scores(parsed.view) if thresholds.agreement is None else self.answers(condition)
-        judged, book = scores.assign(verdict=judge(scores, thresholds)), self.journal(parsed.view)
-        return apply_verdicts(judged, read_verdicts(book)) if parsed.gate and book.is_file() else judged
+        judged = scores.assign(verdict=judge(scores, thresholds))
+        if not parsed.gate or self.out is None or not (book := self.journal(parsed.view)).is_file():
+            return judged
+        return apply_verdicts(judged, read_verdicts(book))
 
     def accepted(self, condition: str) -> np.ndarray:  # (N,) bool
         "Whose frontal view is used, where there is one."
