@@ -10,7 +10,7 @@ import pytest
 
 from qcfer.data.cartoons import draw_faces
 
-COMMANDS = ("prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report", "predict", "doctor")
+COMMANDS = ("prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report", "export", "predict", "doctor")
 
 
 def qcfer(*arguments, **options):
@@ -52,7 +52,8 @@ def test_help_imports_nothing_heavy():
         (["prepare", "folder", "--root", "absent"], "found nothing at"),
         (["prepare", "imagenet", "--root", "."], "expected a dataset: "),
         (["train", "folder", "--root", ".", "--params", "absent.yaml"], "absent.yaml"),
-        (["predict", "folder", "absent.png", "--out", "absent"], "qcfer report folder"),
+        (["predict", "absent", "absent.png"], "qcfer export DATASET"),
+        (["export", "folder", "--to", "absent", "--out", "absent"], "qcfer report folder"),
         (["train", "folder", "--root", ".", "--device", "tpu"], "expected the device cpu, or cuda where there is one; found 'tpu'"),
         (["train", "folder", "--root", ".", "--out", __file__], "expected a folder for --out; found the file"),
         (["train", "folder", "--root", ".", "--set", "esv.candidate=LR"], "found candidate: did you mean candidates?"),
@@ -152,14 +153,19 @@ def test_stage_by_stage_then_predict(faces, tmp_path):
     record = json.loads(open(answer.stdout.split()[-1]).read())
     assert record["metrics"]["test"]["accuracy"]["n"] == record["counts"]["test"]["anger"] * 7
 
+    model = tmp_path / "model"
+    assert qcfer("export", "folder", "--root", faces, "--out", out, "--to", model, "--aligned").returncode == 0
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
-    answer = qcfer("predict", "folder", faces / "happiness", broken, "--out", out)
-    assert answer.returncode == 0, answer.stderr
+    answer = qcfer("predict", model, faces / "happiness", broken, "--aligned")
+    assert answer.returncode == 3, answer.stderr
     rows = answer.stdout.splitlines()
-    assert rows[0] == "image,label,anger,disgust,fear,happiness,neutral,sadness,surprise"
+    assert rows[0].startswith("image,face,left,top,right,bottom,detection,yaw")
     assert len(rows) == 13 and sum(",happiness," in row for row in rows[1:]) >= 9
-    assert "broken.png: the file is empty" in answer.stderr
+    assert answer.stderr == f"qcfer: left out {broken}: the file is empty\n"
+    assert qcfer("predict", model, faces / "happiness", "--aligned").returncode == 0
+    answer = qcfer("predict", model, broken, "--aligned")
+    assert answer.returncode == 1 and answer.stderr.endswith("broken.png: the file is empty\n")
 
 
 def test_a_direct_papermill_run_reads_the_same_parameter_file(tmp_path):

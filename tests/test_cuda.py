@@ -270,7 +270,8 @@ def test_a_run_on_the_card_is_used_on_any_machine(tmp_path):
     pytest.importorskip("timm")
     from qcfer.run.config import Config
     from qcfer.run.pipeline import make_run
-    from qcfer.run.predict import predict_images
+    from qcfer.recognize.model_folder import export_model, study_of
+    from qcfer.recognize.recognizer import Recognizer
 
     root, spec = draw_faces(tmp_path / "faces", per_class=16), "timm:test_vit?random=0"
     there, here = (
@@ -279,6 +280,7 @@ def test_a_run_on_the_card_is_used_on_any_machine(tmp_path):
     )
     assert there.record["ids"]["embedder"] == here.record["ids"]["embedder"] + " amp"
     assert (there.test["predicted"].to_numpy() == here.test["predicted"].to_numpy()).mean() > 0.9
-    table, rejected = predict_images(there, [root / "happiness"])
-    assert len(table) == 16 and not rejected
+    folder = export_model(there, study_of(there, tmp_path / "out", root), tmp_path / "model")
+    for device in (CARD, "cpu"):
+        assert len(Recognizer.load(folder, device=device).predict(sorted((root / "happiness").iterdir()), aligned=True)) == 16
     assert json.loads((there.path / "run.json").read_text())["config"]["embedder"] == spec

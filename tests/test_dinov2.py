@@ -2,7 +2,6 @@
 import importlib.metadata
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np

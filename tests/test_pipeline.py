@@ -529,14 +529,3 @@ def test_a_comment_makes_no_new_run_and_what_no_run_uses_does_not_either(tmp_pat
     assert version_after("data/hub", "\n\n\n", "\n\n# a remark\n\n\n") == before
     assert version_after("embed/finetune", "import", "import os, os.path\nimport") == before
     assert version_after("data/hub", "import ", "import os\nimport ") != before
-
-
-def test_a_run_of_a_graphics_card_is_used_without_one(done, faces, tmp_path):
-    from qcfer.run.predict import predict_images
-    from qcfer.run.record import Run
-
-    there = Run(shutil.copytree(done.path, tmp_path / done.path.name))
-    record = json.loads((there.path / "run.json").read_text())
-    record["ids"]["embedder"] += " amp"  # what a card adds
-    (there.path / "run.json").write_text(json.dumps(record))
-    pd.testing.assert_frame_equal(*(predict_images(run, [faces / "happiness"])[0] for run in (there, done)))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageStat, UnidentifiedImageError
 
 from .files import sha256
 
@@ -52,7 +52,7 @@ def _opened(data):
 def decode_image(
     data: bytes,  # the bytes of a picture file
 ) -> Image.Image:  # RGB, 8 bits, upright
-    "Decode one picture to upright RGB (alpha over white, 16 bits scaled to 8); raises `ImageError` when it cannot be."
+    "Decode one picture to upright RGB (alpha over white, its share in `info`; 16 bits scaled to 8); raises `ImageError` when it cannot be."
     with _opened(data) as image:
         image.load()
         turn = _turn(image)
@@ -77,10 +77,13 @@ def _to_rgb(image):
         values = np.asarray(image)
         if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
             raise ImageError(f"mode {image.mode} with values beyond 16 bits has no standard way to be shown")
-        image = Image.fromarray((values.astype(np.uint32) * 255 // 65535).astype(np.uint8))
+        bits8 = image.mode == "I" and values.max() <= 255
+        image = Image.fromarray((values if bits8 else values.astype(np.uint32) * 255 // 65535).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        flat = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+        flat.info["transparent"] = 1 - ImageStat.Stat(image.getchannel("A")).mean[0] / 255
+        return flat
     return image.convert("RGB")
 
 # %% ../../nbs/03_pictures.ipynb #79b55536

@@ -47,7 +47,7 @@ from qcfer.run.train import (
 
 # %% ../../nbs/86_pipeline.ipynb #afa97b14
 _ROOMS = ("core", "data", "posebench", "face", "embed", "frontalize", "classify", "evaluate", "run")
-_NOT_IN_A_RUN = {"embed.finetune", "evaluate.simulation", "run.cross", "run.predict"}
+_NOT_IN_A_RUN = {"embed.finetune", "evaluate.simulation", "run.cross"}
 
 
 def code_version() -> str:
