@@ -14,6 +14,7 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 report: $(READY) .venv/.mesa
 	$(BIN)/python .ci/book.py "$(OUT)/cache/method"
 	$(BIN)/qcfer report $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)"
+	$(BIN)/qcfer export $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)" --to "$(OUT)/models/$(DATASET)"
 
 test: $(READY) .venv/.mesa .venv/.browser
 	$(BIN)/ruff check qcfer tests setup.py .ci

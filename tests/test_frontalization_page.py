@@ -189,6 +189,6 @@ def test_the_headline_stands_on_the_method_with_the_pictures_as_they_are_beside_
 
 
 def test_a_record_of_the_older_form_has_its_sections():
-    old = Run(Path(__file__).parent.parent / "reports/example/posebench")
+    old = Run(Path(__file__).parent / "data/record_0")
     assert page.main_gate(old) == old.main == "geometric"
     assert page.gain(old) is not None and page.gate(old) is not None and page.pictures(old) is None and page.failures(old) is None

@@ -247,7 +247,7 @@ def test_other_runs_have_no_part_on_posebench():
 
 
 def test_a_record_of_the_older_form_has_its_sections_and_no_pictures():
-    old = Run(Path(__file__).parent.parent / "reports/example/posebench")
+    old = Run(Path(__file__).parent / "data/record_0")
     assert old.record.get("schema", 0) == 0 and old.main == "geometric"
     assert len(page.turning(old).table) == 6 and page.effect(old).table.shape == (4, 2)
     assert page.every_turn(old) is None and page.what_it_is(old).figure is None
