@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Settings', 'Options', 'Dataset', 'Strict', 'With', 'SOME_LEFT_OUT', 'config_of', 'prepare', 'pose', 'embed',
-           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'export', 'predict', 'doctor', 'main']
+           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'export', 'predict', 'serve', 'doctor',
+           'main']
 
 # %% ../nbs/cli.ipynb #620bdeb2
 import sys
@@ -351,6 +352,25 @@ def predict(
         print(f"qcfer: left out {name}: {reason}", file=sys.stderr)
     if left:
         sys.exit(SOME_LEFT_OUT)
+
+
+@app.command
+def serve(model: Path, /, *, port: int = 0, device: str = "cpu"):
+    """A page to drop pictures on or to look into the camera, and a REST interface; for this machine only.
+
+    Parameters
+    ----------
+    model:
+        A model folder, as qcfer export writes it.
+    port:
+        0 for any that is free.
+    device:
+        cpu, or cuda for a graphics card.
+    """
+    from qcfer.recognize.recognizer import Recognizer
+    from qcfer.recognize.serve import serve as run_server
+
+    run_server(Recognizer.load(model, device=device), port=port, announce=lambda address: print(address, flush=True))
 
 
 @app.command

@@ -10,7 +10,9 @@ import pytest
 
 from qcfer.data.cartoons import draw_faces
 
-COMMANDS = ("prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report", "export", "predict", "doctor")
+COMMANDS = (
+    "prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report", "export", "predict", "serve", "doctor",
+)  # fmt: skip
 
 
 def qcfer(*arguments, **options):

@@ -1,0 +1,320 @@
+"""The page and the interface of a model, on a real server: who may ask, what is answered, what a person sees."""
+import io
+import json
+import shutil
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2 as httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from qcfer.core.labels import CLASSES
+from qcfer.data.cartoons import draw_face, draw_faces
+from qcfer.recognize import serve as served
+from qcfer.recognize.model_folder import export_model, study_of
+from qcfer.recognize.recognizer import Face, Recognizer
+from qcfer.run.config import Config
+from qcfer.run.pipeline import make_run
+
+KEY = {"Authorization": "Bearer secret"}
+
+
+class Halves(Recognizer):
+    "Finds a face in each 96 pixels of a picture's width: the detector has its own tests, and drawn faces are none to it."
+
+    def find(self, images):
+        corners = [[(96 * place, 0, 96 * place + 96, 96) for place in range(image.width // 96)] for image in images]
+        return [
+            [Face(image.crop(box), tuple(map(float, box)), 0.9, 1.0, number) for number, box in enumerate(boxes)]
+            for image, boxes in zip(images, corners)
+        ]
+
+
+@pytest.fixture(scope="module")
+def recognizer(tmp_path_factory):
+    out = tmp_path_factory.mktemp("out")
+    root = draw_faces(tmp_path_factory.mktemp("faces"), per_class=20)
+    run = make_run(Config("folder", str(root), pose="none", esv={"candidates": "LR"}, ladders=[]), out)
+    model = Halves.load(export_model(run, study_of(run, out, root), out / "model"))
+    model.card["framing"] = {"side": 1.2}
+    return model
+
+
+@pytest.fixture(scope="module")
+def address(recognizer):
+    "A server on a free port."
+    import uvicorn
+
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(served.make_app(recognizer, "secret"), log_level="warning", access_log=False, lifespan="off"))
+    thread = threading.Thread(target=lambda: server.run(sockets=[listening]), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture(autouse=True)
+def fresh_rate(monkeypatch):
+    monkeypatch.setattr(served, "_PER_SECOND", 100_000)
+
+
+def png(*pictures):
+    row = Image.new("RGB", (96 * len(pictures), 96))
+    for place, picture in enumerate(pictures):
+        row.paste(picture.resize((96, 96)), (96 * place, 0))
+    stream = io.BytesIO()
+    row.save(stream, "PNG")
+    return stream.getvalue()
+
+
+# The interface
+
+
+def test_a_picture_is_answered_as_predict_answers_it(address, recognizer):
+    data = png(draw_face("happiness", seed=1), draw_face("sadness", seed=2))
+    told = httpx.post(f"{address}/predict?views=true", content=data, headers=KEY).json()
+    table = recognizer.predict([Image.open(io.BytesIO(data)).convert("RGB")])
+    assert (told["width"], told["height"], len(told["faces"])) == (192, 96, 2)
+    for face, (_, row) in zip(told["faces"], table.iterrows()):
+        assert [face["probabilities"][name] for name in CLASSES] == pytest.approx(row[list(CLASSES)].tolist(), abs=1e-6)
+        assert (face["label"], face["seen"], face["yaw"], face["frontal"]) == (row["label"], "raw", None, None)
+        assert face["crop"].startswith("data:image/jpeg;base64,")
+
+
+def test_two_hundred_at_once_are_all_answered_each_its_own(address, recognizer):
+    colours = [(place, 255 - place, 40) for place in range(200)]
+    bodies = [png(*[Image.new("RGB", (96, 96), colour)] * (1 + place % 3)) for place, colour in enumerate(colours)]
+    with ThreadPoolExecutor(200) as pool, httpx.Client(headers=KEY, timeout=120, limits=httpx.Limits(max_connections=200)) as client:
+        answers = list(pool.map(lambda body: client.post(f"{address}/predict", content=body), bodies))
+    assert {answer.status_code for answer in answers} == {200}
+    own = recognizer.predict_proba([Image.new("RGB", (96, 96), colour) for colour in colours])
+    for place, answer in enumerate(answers):
+        faces = answer.json()["faces"]
+        assert len(faces) == 1 + place % 3
+        told = np.array([faces[0]["probabilities"][name] for name in CLASSES])
+        assert np.abs(own - told).max(1).argmin() == place and np.abs(own[place] - told).max() < 1e-4
+
+
+def test_the_card_and_an_explanation(address, recognizer):
+    card = httpx.get(f"{address}/model", headers=KEY).json()
+    assert card["name"] == recognizer.card["name"] and card["classes"] == list(CLASSES)
+    data = png(draw_face("anger", seed=4), draw_face("surprise", seed=5))
+    told = httpx.post(f"{address}/explain?face=1", content=data, headers=KEY).json()
+    assert np.array(told["maps"]["raw"]).shape == (8, 8) and told["label"] in CLASSES
+    for face, status in ((2, 422), (-1, 422), ("x", 422)):
+        assert httpx.post(f"{address}/explain?face={face}", content=data, headers=KEY).status_code == status
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"\x89PNG\r\n\x1a\n", png(draw_face("fear", seed=1))[:200]])
+def test_bytes_that_are_no_picture(address, data):
+    answer = httpx.post(f"{address}/predict", content=data, headers=KEY)
+    assert answer.status_code == 400 and answer.json()["detail"].startswith("expected a picture; found: ")
+
+
+# At the door
+
+
+@pytest.mark.parametrize("path", ["/model", "/predict", "/explain", "/nothing"])
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer x"}, {"Authorization": "Bearer secrets"}, {"Authorization": "secret"}])
+def test_without_the_token_nothing_is_said(address, path, headers):
+    answer = httpx.post(f"{address}{path}", content=b"x", headers=headers)
+    assert answer.status_code == 401 and "Bearer TOKEN" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"host": "evil.example"}, {"host": "127.0.0.1.evil.example:80"}, {"host": "evil.example:127.0.0.1"}, {"host": ""},
+     {"origin": "http://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:1"}],
+)  # fmt: skip
+def test_other_hosts_and_origins(address, headers):
+    answer = httpx.get(f"{address}/health", headers=KEY | headers)
+    assert answer.status_code in (400, 403)
+    assert "access-control-allow-origin" not in answer.headers
+
+
+def test_every_answer_has_the_headers_of_a_closed_house(address):
+    for path in ("/", "/recognize.js", "/recognize.css", "/health", "/model", "/nothing"):
+        headers = httpx.get(f"{address}{path}").headers
+        assert {name: headers.get(name) for name in served.HEADERS} == served.HEADERS, path
+        assert "server" not in headers or "uvicorn" in headers["server"]
+
+
+def test_a_hundred_megabytes_are_refused_before_they_are_read(address):
+    sent = 0
+
+    def stream():
+        nonlocal sent
+        for _ in range(100):
+            sent += 1
+            yield bytes(1_000_000)
+
+    try:
+        answer = httpx.post(f"{address}/predict", content=stream(), headers=KEY, timeout=30)
+        assert answer.status_code == 413
+    except httpx.TransportError:  # the server hangs up while we still send
+        pass
+    assert sent < 60
+    told = socket.create_connection(address.removeprefix("http://").split(":"))
+    told.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:1\r\nAuthorization: Bearer secret\r\nContent-Length: 100000000\r\n\r\n")
+    assert b"413" in told.recv(100)
+    told.close()
+
+
+def test_slow_clients_and_those_that_stop_reading_hold_nobody_up(address, monkeypatch):
+    monkeypatch.setattr(served, "_SLOW_S", 1)
+    host, port = address.removeprefix("http://").split(":")
+    slow = [socket.create_connection((host, int(port))) for _ in range(20)]
+    for one in slow:
+        one.sendall(b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1:1\r\nAuthorization: Bearer secret\r\nContent-Length: 1000\r\n\r\nabc")
+    start = time.perf_counter()
+    assert httpx.post(f"{address}/predict", content=png(draw_face("fear", seed=1)), headers=KEY, timeout=30).status_code == 200
+    assert time.perf_counter() - start < 10
+    slow[0].settimeout(10)
+    assert b"408" in slow[0].recv(100)
+    for one in slow:
+        one.close()
+
+
+def test_too_many_requests_and_too_long_a_line(address, monkeypatch):
+    monkeypatch.setattr(served, "_MAX_WAITING", 0)
+    answer = httpx.post(f"{address}/predict", content=png(draw_face("fear", seed=1)), headers=KEY)
+    assert answer.status_code == 503 and answer.headers["retry-after"]
+    monkeypatch.undo()
+    monkeypatch.setattr(served, "_PER_SECOND", 0)
+    monkeypatch.setattr(served, "_BURST", 5)
+    statuses = [httpx.get(f"{address}/health").status_code for _ in range(10)]
+    assert statuses == [200] * 5 + [429] * 5
+    monkeypatch.setattr(served, "_PER_SECOND", 100_000)
+
+
+def test_nothing_is_written(address, tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    picture = io.BytesIO()
+    Image.effect_noise((1800, 1800), 80).convert("RGB").save(picture, "PNG")
+    assert len(picture.getvalue()) > 2_000_000
+    assert httpx.post(f"{address}/predict?aligned=true", content=picture.getvalue(), headers=KEY, timeout=60).status_code == 200
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_interface_keeps_to_its_description(address):
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+
+    schema = schemathesis.openapi.from_url(f"{address}/openapi.json")
+    beyond = ("ignored_auth", "positive_data_acceptance")  # the token is tried above; most bytes are no picture, which no schema can say
+    excluded, tried = [schemathesis.checks.CHECKS.get_one(name) for name in beyond], []
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        tried.append(f"{operation.method.upper()} {operation.path}")
+
+        @settings(max_examples=40, deadline=None, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+        @given(case=operation.as_strategy())
+        def check(case):
+            case.call_and_validate(base_url=address, headers=KEY, excluded_checks=excluded)
+
+        check()
+    assert sorted(tried) == ["GET /health", "GET /model", "POST /explain", "POST /predict"]
+
+
+# The page
+
+
+@pytest.fixture
+def page(browser, address):
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.wrong = []
+    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("request", lambda request: page.wrong.append(request.url) if not request.url.startswith((address, "data:", "blob:")) else None)
+    page.goto(f"{address}/#secret")
+    yield page
+    context.close()
+
+
+def upload(page, name, *pictures):
+    page.set_input_files("#files", [{"name": name, "mimeType": "image/png", "buffer": png(*pictures)}])
+
+
+def test_a_person_sees_every_face(page, recognizer):
+    upload(page, "<b>party</b>.png", draw_face("happiness", seed=1), draw_face("sadness", seed=2))
+    page.wait_for_selector("article")
+    assert page.locator("h2").inner_text() == "<b>party</b>.png: 2 faces"
+    told = [title.split(", ")[0].removeprefix("Face 1: ").removeprefix("Face 2: ") for title in page.locator(".face h3").all_inner_texts()]
+    data = png(draw_face("happiness", seed=1), draw_face("sadness", seed=2))
+    assert told == recognizer.predict([Image.open(io.BytesIO(data)).convert("RGB")])["label"].tolist()
+    assert page.locator("svg rect").count() == 4 and page.locator(".bars").first.locator("meter").count() == 7
+    page.locator(".face button").first.click()
+    page.wait_for_selector("canvas[role=img]")
+    assert "test faces recognised" in page.locator("#model").inner_text()
+    assert page.wrong == []
+
+
+def test_dropped_and_damaged_pictures(page):
+    data = list(png(draw_face("fear", seed=3)))
+    page.evaluate(
+        """bytes => {
+            const files = new DataTransfer();
+            files.items.add(new File([new Uint8Array(bytes)], "dropped.png", {type: "image/png"}));
+            document.dispatchEvent(new DragEvent("drop", {dataTransfer: files, bubbles: true, cancelable: true}));
+        }""",
+        data,
+    )
+    page.wait_for_selector("article")
+    page.set_input_files("#files", [{"name": "torn.png", "mimeType": "image/png", "buffer": b"\x89PNG"}])
+    page.wait_for_selector("#said.wrong")
+    assert "torn.png: expected a picture; found: " in page.locator("#said").inner_text()
+
+
+def test_the_keyboard_alone_will_do(page):
+    reached = []
+    for _ in range(4):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.id"))
+    assert reached[:3] == ["files", "camera", "aligned"]
+    named = "e.labels?.length || e.textContent.trim() || e.alt || e.ariaLabel"
+    unnamed = page.evaluate(f"[...document.querySelectorAll('input, button, img, video')].filter(e => !({named})).length")
+    assert unnamed == 0 and page.locator("[role=status][aria-live=polite]").count() == 1
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_has_no_sideways_scroll(browser, address, scheme):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
+    page = context.new_page()
+    page.goto(f"{address}/#secret")
+    upload(page, "a_very_long_name_without_any_space_in_it_" * 3 + ".png", *[draw_face("happiness", seed=1)] * 8)
+    page.wait_for_selector("article .face:nth-child(8)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    context.close()
+
+
+def test_without_its_key_the_page_says_what_to_do(browser, address):
+    page = browser.new_page()
+    page.goto(address)
+    page.wait_for_selector("#said.wrong")
+    assert "the part after # is the key" in page.locator("#said").inner_text()
+    page.close()
+
+
+def test_the_camera_is_looked_through_and_let_go(browser, address):
+    fake = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--disable-gpu"]
+    own = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=fake)
+    page = own.new_context(permissions=["camera"]).new_page()
+    page.goto(f"{address}/#secret")
+    page.click("#camera")
+    page.wait_for_selector("article h2", timeout=30_000)
+    assert page.locator("h2").inner_text().startswith("camera: ")
+    page.click("#camera")
+    assert page.locator("#live").is_hidden() and page.evaluate("stream === null")
+    own.close()
+
+
+def test_what_is_unknown_is_null_and_never_nan(recognizer):
+    told = served.describe_picture(recognizer, png(draw_face("fear", seed=1)), aligned=True)
+    assert json.loads(json.dumps(told, allow_nan=False)) == told and told["faces"][0]["yaw"] is None
