@@ -150,7 +150,7 @@ class _Guard:
         if headers.get(b"content-length", b"0").isdigit() and int(headers.get(b"content-length", b"0")) > MAX_UPLOAD:
             raise _Refusal(413, f"expected a picture of at most {MAX_UPLOAD:,} bytes", connection="close")
 
-# %% ../../nbs/a6_serve.ipynb #c3cdfb72
+# %% ../../nbs/a6_serve.ipynb #192f087c
 class _Line:
     "One worker, and those who wait for it."
 
@@ -187,7 +187,7 @@ class _Line:
         except ImageError as error:
             raise _Refusal(400, f"expected a picture; found: {error}") from None
         except ValueError as error:
-            raise _Refusal(422, str(error)) from None
+            raise _Refusal(404, str(error)) from None
         finally:
             self._waiting -= 1
             self._held -= size
