@@ -74,6 +74,15 @@ function boxes(told) {
       box.setAttribute("class", name);
       drawing.append(box);
     }
+  const size = Math.max(told.width, told.height) / 45;
+  for (const face of told.faces) {
+    const words = document.createElementNS(space, "text");
+    words.textContent = `${told.faces.length > 1 ? `${face.face + 1} ` : ""}${face.label}`;
+    words.setAttribute("x", face.left);
+    words.setAttribute("y", Math.max(face.top - size / 3, size));
+    words.setAttribute("font-size", size);
+    drawing.append(words);
+  }
   return drawing;
 }
 

@@ -192,12 +192,13 @@ class _Line:
             self._waiting -= 1
             self._held -= size
 
-# %% ../../nbs/a6_serve.ipynb #29df0ae6
+# %% ../../nbs/a6_serve.ipynb #37f803b2
 _ASSETS = {"/": ("html", "text/html"), "/recognize.js": ("js", "text/javascript"), "/recognize.css": ("css", "text/css")}
 _PICTURE = {"requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}}
 _ANSWERS = {
     400: {"description": "The body is no picture"}, 401: {"description": "The token is missing or wrong"},
-    403: {"description": "Another host or origin"}, 408: {"description": "The picture came too slowly"},
+    403: {"description": "Another host or origin"},
+    404: {"description": "The picture has no such face"}, 408: {"description": "The picture came too slowly"},
     413: {"description": "The picture is too large"}, 429: {"description": "Too many requests"}, 503: {"description": "The line is full"},
 }  # fmt: skip
 
