@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Settings', 'Options', 'Dataset', 'Strict', 'With', 'SOME_LEFT_OUT', 'config_of', 'prepare', 'pose', 'embed',
-           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'export', 'predict', 'serve', 'doctor',
-           'main']
+           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'export', 'predict', 'video', 'serve',
+           'doctor', 'main']
 
 # %% ../nbs/cli.ipynb #620bdeb2
 import sys
@@ -352,6 +352,36 @@ def predict(
         print(f"qcfer: left out {name}: {reason}", file=sys.stderr)
     if left:
         sys.exit(SOME_LEFT_OUT)
+
+
+@app.command
+def video(model: Path, file: Path, /, *, to: Path, timeline: Path | None = None, every: float = 0.2, device: str = "cpu"):
+    """Follow the faces in a video, and say their expressions from moment to moment.
+
+    Parameters
+    ----------
+    model:
+        A model folder, as qcfer export writes it.
+    file:
+        The video.
+    to:
+        A table, .csv, .jsonl or .parquet, a row a face a frame.
+    timeline:
+        A PNG with the expressions and the yaw of each face over time.
+    every:
+        Seconds between frames that are looked at.
+    device:
+        cpu, or cuda for a graphics card.
+    """
+    from qcfer.recognize.recognizer import Recognizer
+    from qcfer.recognize.video import read_video, save_timeline, save_video_table
+
+    table = read_video(Recognizer.load(model, device=device), file, every)
+    save_video_table(table, to)
+    print(f"{to}: {len(table):,} faces of {table['track'].nunique():,} people in {table['time_s'].nunique():,} frames")
+    if timeline:
+        save_timeline(table, timeline)
+        print(timeline)
 
 
 @app.command

@@ -11,7 +11,8 @@ import pytest
 from qcfer.data.cartoons import draw_faces
 
 COMMANDS = (
-    "prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report", "export", "predict", "serve", "doctor",
+    "prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report",
+    "export", "predict", "video", "serve", "doctor",
 )  # fmt: skip
 
 
