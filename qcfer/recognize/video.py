@@ -177,7 +177,7 @@ def save_video_table(
     with atomic_path(to) as aside:
         write(aside)
 
-# %% ../../nbs/a5_video.ipynb #c3e5ee72
+# %% ../../nbs/a5_video.ipynb #1ddc2f75
 _COLOURS = dict(zip(CLASSES, ("#D55E00", "#009E73", "#7B5EA7", "#F0C419", "#B8BEC6", "#0072B2", "#E58AB8")))
 _MOST_TRACKS = 4  # those that are seen longest
 
@@ -205,7 +205,7 @@ def timeline(
             curve.plot(at, np.full(len(at), -85), "|", color=mark, markersize=6, label=seen if len(at) else None)
         curve.set(ylim=(-95, 95), yticks=(-90, -30, 30, 90), ylabel="yaw, °")
         if curve.get_legend_handles_labels()[1]:
-            curve.legend(loc="upper right", frameon=False, fontsize=8)
+            curve.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
     axes[-1].set(xlabel="seconds", xlim=(table["time_s"].min(), max(table["time_s"].max(), table["time_s"].min() + 0.1)))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=7, frameon=False)
     return figure
