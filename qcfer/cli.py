@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Settings', 'Options', 'Dataset', 'Strict', 'With', 'SOME_LEFT_OUT', 'config_of', 'prepare', 'pose', 'embed',
-           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'export', 'predict', 'video', 'serve',
-           'doctor', 'main']
+           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'export', 'push', 'predict', 'video',
+           'serve', 'doctor', 'main']
 
 # %% ../nbs/cli.ipynb #620bdeb2
 import sys
@@ -308,6 +308,22 @@ def export(dataset: Dataset, /, *, to: Path, root: Path | None = None, out: Path
     print(export_model(run, study_of(run, out, root), to, None if aligned else _detector()))
 
 
+@app.command
+def push(model: Path, place: str, /):
+    """Put a model on the Hugging Face Hub, where it is private until you say otherwise.
+
+    Parameters
+    ----------
+    model:
+        A model folder, as qcfer export writes it.
+    place:
+        hf:OWNER/NAME.
+    """
+    from qcfer.recognize.model_folder import push_model
+
+    print(push_model(model, place))
+
+
 def _detector():
     from qcfer.face.detect import FaceDetector
 
@@ -316,7 +332,7 @@ def _detector():
 
 @app.command
 def predict(
-    model: Path, images: list[Path], /, *, to: Path | None = None, aligned: bool = False, draw: Path | None = None,
+    model: str, images: list[Path], /, *, to: Path | None = None, aligned: bool = False, draw: Path | None = None,
     show_frontal: bool = False, device: str = "cpu", recogniser: str = "",
 ):  # fmt: skip
     """Find the faces in pictures and say their expressions, a row a face; goes on where it stopped.
@@ -324,7 +340,7 @@ def predict(
     Parameters
     ----------
     model:
-        A model folder, as qcfer export writes it.
+        A model folder, as qcfer export writes it, or hf:OWNER/NAME.
     images:
         Files, folders, patterns such as 'holiday/*.jpg', or - for a list on stdin.
     to:
@@ -355,13 +371,13 @@ def predict(
 
 
 @app.command
-def video(model: Path, file: Path, /, *, to: Path, timeline: Path | None = None, every: float = 0.2, device: str = "cpu"):
+def video(model: str, file: Path, /, *, to: Path, timeline: Path | None = None, every: float = 0.2, device: str = "cpu"):
     """Follow the faces in a video, and say their expressions from moment to moment.
 
     Parameters
     ----------
     model:
-        A model folder, as qcfer export writes it.
+        A model folder, as qcfer export writes it, or hf:OWNER/NAME.
     file:
         The video.
     to:
@@ -385,13 +401,13 @@ def video(model: Path, file: Path, /, *, to: Path, timeline: Path | None = None,
 
 
 @app.command
-def serve(model: Path, /, *, port: int = 0, device: str = "cpu"):
+def serve(model: str, /, *, port: int = 0, device: str = "cpu"):
     """A page to drop pictures on or to look into the camera, and a REST interface; for this machine only.
 
     Parameters
     ----------
     model:
-        A model folder, as qcfer export writes it.
+        A model folder, as qcfer export writes it, or hf:OWNER/NAME.
     port:
         0 for any that is free.
     device:

@@ -12,7 +12,7 @@ from qcfer.data.cartoons import draw_faces
 
 COMMANDS = (
     "prepare", "pose", "frontalize", "review", "embed", "train", "finetune", "cross", "report",
-    "export", "predict", "video", "serve", "doctor",
+    "export", "push", "predict", "video", "serve", "doctor",
 )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
 """A trained method at work: the run's own answers for its own faces, model folders from anywhere, any pictures."""
+import base64
 import json
 import math
 import os
@@ -6,9 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import zlib
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -231,6 +235,72 @@ def test_an_export_replaces_a_model_and_nothing_else(drawn, faces, tmp_path):
 
 def test_a_card_of_this_version_passes_its_own_check(turned):
     check_card(read_model(turned[2])[0], "here")
+
+
+def on_the_hub(folder, home, name="owner/name"):
+    "A copy of a model as the library keeps what it has fetched."
+    home = home / "hub" / f"models--{name.replace('/', '--')}"
+    shutil.copytree(folder, home / "snapshots" / ("a" * 40))
+    (home / "refs").mkdir()
+    (home / "refs" / "main").write_text("a" * 40)
+
+
+def test_a_model_from_the_hub_without_a_network(drawn, faces, tmp_path):
+    on_the_hub(drawn[1], tmp_path)
+    environment = os.environ | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "qcfer.cli", "predict", "hf:owner/name", str(faces / "happiness"), "--aligned"]
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert answer.returncode == 0 and answer.stdout.count("\n") == 21, answer.stderr
+    command[4] = "hf:owner/absent"
+    answer = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert answer.returncode == 1 and answer.stderr.startswith("qcfer: expected the model hf:owner/absent on the hub; found: ")
+    assert answer.stderr.count("\n") == 1
+
+
+class Hub(BaseHTTPRequestHandler):
+    "As much of the hub as an upload needs; what was committed is kept."
+
+    committed: ClassVar = {}
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.path.endswith("/preupload/main"):
+            files = [{"path": each["path"], "uploadMode": "regular", "shouldIgnore": False} for each in json.loads(body)["files"]]
+            return self.say({"files": files})
+        if "/commit/main" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    self.committed[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            return self.say({"commitUrl": "https://huggingface.co/owner/name/commit/" + "a" * 40, "commitOid": "a" * 40})
+        return self.say({"url": "https://huggingface.co/owner/name", "name": "owner/name", "id": "1"})
+
+    def do_GET(self):
+        self.say({"id": "owner/name", "sha": "a" * 40, "siblings": [], "private": True})
+
+    def say(self, answer):
+        data = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_push_sends_the_three_files_and_nothing_else(drawn, tmp_path):
+    folder = shutil.copytree(drawn[1], tmp_path / "model")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    (folder / "thesis.txt").write_text("mine")
+    code = "import sys; from qcfer.recognize.model_folder import push_model; print(push_model(*sys.argv[1:]))"
+    environment = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_TOKEN": "hf_x", "HF_HOME": str(tmp_path)}
+    environment.pop("HF_HUB_OFFLINE", None)
+    answer = subprocess.run([sys.executable, "-c", code, str(folder), "hf:owner/name"], capture_output=True, text=True, env=environment)
+    server.shutdown()
+    assert answer.returncode == 0, answer.stderr[-2000:]
+    assert Hub.committed == {path.name: path.read_bytes() for path in drawn[1].iterdir()}
 
 
 # Limits
