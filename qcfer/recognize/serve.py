@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MAX_UPLOAD', 'HEADERS', 'describe_picture', 'explain_picture', 'make_app', 'serve']
 
-# %% ../../nbs/a6_serve.ipynb #e90edd6b
+# %% ../../nbs/a6_serve.ipynb #2929bdef
 import asyncio
 import secrets
 import socket
@@ -22,6 +22,7 @@ import numpy as np
 from ..core.files import resources
 from ..core.labels import CLASSES
 from ..core.pictures import ImageError, decode_image
+from ..frontalize.review import HEADERS as CLOSED
 from .recognizer import COLUMNS, Recognizer, explain, table_of
 
 # %% ../../nbs/a6_serve.ipynb #bb95049a
@@ -78,23 +79,14 @@ def explain_picture(
     pictures = {name: _data_uri(picture) for name, picture in found.pictures.items()}
     return {"label": found.label, "seen": found.seen, "why": found.why, "pictures": pictures, "maps": maps}
 
-# %% ../../nbs/a6_serve.ipynb #67d4c49b
+# %% ../../nbs/a6_serve.ipynb #1b64f06f
 MAX_UPLOAD = 20_000_000  # bytes of a picture
 _MAX_WAITING, _MAX_HELD = 256, 500_000_000  # requests in line, and the bytes of their pictures
 _BURST, _PER_SECOND = 400, 40  # requests at once, and in the long run
 _SLOW_S = 20  # a picture must have arrived after this
 
-HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
-    "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
-    "cache-control": "no-store",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-}
+_POLICY = CLOSED["content-security-policy"].replace("img-src 'self'", "img-src 'self' data: blob:; media-src 'self' blob:")
+HEADERS = CLOSED | {"content-security-policy": _POLICY, "permissions-policy": "camera=(self), microphone=(), geolocation=()"}
 "Sent with every answer."
 
 
