@@ -10,10 +10,17 @@ from qcfer.run.record import Run, find_runs, read_record
 EXAMPLE = Path(__file__).resolve().parent.parent / "reports" / "example"
 
 
-@pytest.mark.parametrize("name, main", [("posebench", "geometric"), ("fer2013", "geometric")])
-def test_committed_records_of_the_first_form_open(name, main):
-    run = Run(EXAMPLE / name)
-    assert "schema" not in run.record or run.record["schema"] == 1
+@pytest.mark.parametrize(
+    "folder, name, form, main",
+    [
+        (Path(__file__).parent / "data" / "record_0", "posebench", 0, "geometric"),
+        (EXAMPLE / "posebench", "posebench", 1, "geometric@auto+raw"),
+        (EXAMPLE / "fer2013", "fer2013", 1, "geometric@auto+raw"),
+    ],
+)
+def test_committed_records_of_each_form_open(folder, name, form, main):
+    run = Run(folder)
+    assert run.record.get("schema", 0) == form
     assert run.main == main and run.dataset == name
     assert run.metrics["test"] == run.record["conditions"][main]["metrics"]["test"]
     assert run.raw["test"] == run.record["conditions"]["raw"]["metrics"]["test"]
