@@ -15,7 +15,7 @@ from qcfer.frontalize import head as heads
 from qcfer.frontalize.geometric import Geometric, look_up
 from qcfer.frontalize.head import MIRRORED, SIZE, depth_map, fit, horizon
 
-pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install 'qcfer[posebench]'")
+pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install anny")
 AWAY = np.array([[32.0, 3, 2], [-45, -6, 4], [60, 5, -5], [-75, 0, 3]])
 
 

@@ -164,7 +164,7 @@ def refinement(tmp_path_factory):
     return Refined(Tiny(), folder=folder)
 
 
-@pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install 'qcfer[posebench]'")
+@pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install anny")
 class TestKept:
     def test_a_changed_file_is_named(self, kept):
         folder, path = kept

@@ -9,7 +9,7 @@ from qcfer.core.yaw import pose_to_matrix
 from qcfer.frontalize.head import MIRRORED, SIZE
 from qcfer.frontalize.turned import TurnedAway
 
-pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install 'qcfer[posebench]'")
+pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install anny")
 
 
 @pytest.fixture(scope="module")

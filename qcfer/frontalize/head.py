@@ -134,7 +134,7 @@ def _keep_head(path):
     try:
         model = load_anny()
     except ImportError as error:
-        raise ImportError(f"expected anny, for the generic head; found no {error.name}: pip install 'qcfer[posebench]'") from None
+        raise ImportError(f"expected anny, for the generic head; found no {error.name}: pip install anny") from None
     head = make_generic_head(load_head(model))
     with atomic_path(path) as aside, open(aside, "wb") as file:
         arrays = {name: getattr(head, name).astype(np.float32) for name in _FIELDS}
