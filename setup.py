@@ -15,7 +15,8 @@ def requirements(key):
     return settings[key].split()
 
 
-extras = {name: requirements(f"{name}_requirements") for name in ("posebench", "clip", "qwen", "nf4", "dinov2", "detect", "serve", "video", "attention", "hub", "dev")}
+EXTRAS = ("posebench", "clip", "qwen", "nf4", "dinov2", "detect", "serve", "video", "attention", "hub", "dev")
+extras = {name: requirements(f"{name}_requirements") for name in EXTRAS}
 
 setup(
     name=settings["lib_name"],
