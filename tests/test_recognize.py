@@ -165,6 +165,20 @@ def test_a_card_that_is_not_ours_is_refused_in_a_line(drawn, tmp_path, damage, w
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
+def test_another_version_of_a_frontalizer_is_told_and_another_frontalizer_refused(turned, tmp_path):
+    folder = shutil.copytree(turned[2], tmp_path / "model")
+    card = json.loads((folder / "model.json").read_text())
+    name, _, version = card["frontalizer"]["id"].rpartition("@")
+    card["frontalizer"]["id"] = f"{name}@{'0' * len(version)}"
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.warns(UserWarning, match="another version of it: answers may differ a little"):
+        Recognizer.load(folder)
+    card["frontalizer"]["id"] = "plain"
+    (folder / "model.json").write_text(json.dumps(card))
+    with pytest.raises(ValueError, match="expected the frontalizer plain, which the model was made with"):
+        Recognizer.load(folder)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"schema": NaN}', "\0" * 10, "1e999", '{"schema": 1}', " " * 2_000_000])
 def test_a_card_that_is_none(drawn, tmp_path, text):
     folder = shutil.copytree(drawn[1], tmp_path / "model")
