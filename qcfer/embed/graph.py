@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
+from ..core.device import onnx_session
 from ..core.model_cache import cores
 from .base import Embedder, unit_rows
 
@@ -65,12 +66,7 @@ _PIECE = 2  # pictures that a core works on at once
 
 def _session(model):
     "A single-threaded ONNX Runtime session; several threads may run it at once."
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnx_session(model, threads=1)
 
 
 class GraphEmbedder(Embedder):

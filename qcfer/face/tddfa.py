@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from ..core.files import WeightsError, file_sha256, find_weights
-from ..core.model_cache import cores, stacked
+from ..core.device import onnx_session
+from ..core.model_cache import stacked
 from ..core.yaw import matrix_to_pose
 
 # %% ../../nbs/30_tddfa.ipynb #3c55cbbd
@@ -179,16 +180,11 @@ def _session(
     path: str | os.PathLike,  # 3DDFA-V2's checkpoint
 ):  # an `onnxruntime.InferenceSession`
     "The network, ready to run on the processor's cores."
-    import onnxruntime
-
     try:
         model = _graph(_load_state(path))
     except KeyError as error:
         raise WeightsError(f"expected {path} to hold 3DDFA-V2's MobileNet; found no {error}: fetch it again") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = cores()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnx_session(model)
 
 # %% ../../nbs/30_tddfa.ipynb #97eb3fb2
 def _camera_to_pose(
