@@ -24,7 +24,7 @@ from qcfer.frontalize.qwen import Preset, Qwen
 
 torch = pytest.importorskip("torch")
 CARD = "cuda"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no graphics card")
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no graphics card")  # conftest.py knows this reason
 
 
 def pictures(n, size=48):
