@@ -86,6 +86,19 @@ def test_the_kernel_machine_is_scikit_learns(classes, dtype, monkeypatch):
     assert without.decision_function(X[300:]) == pytest.approx(plain.decision_function(X[300:]), abs=1e-4)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_an_undecided_pair_shares_its_vote_and_nothing_jumps(classes):
+    X, y = make_blobs(400, 12, centers=classes, cluster_std=6, random_state=classes)
+    machine = KernelSVC(C=3).fit(X[:300], y[:300])
+    line = np.linspace(X[300], X[301], 2001)
+    votes, whole = machine.shared_votes(line), machine.decision_function(line)
+    assert np.abs(np.diff(votes, axis=0)).max() < 0.02
+    if classes > 2:
+        assert np.abs(np.diff(whole, axis=0)).max() > 0.4, "scikit-learn's score jumps here"
+    assert votes.sum(1) == pytest.approx(0, abs=1e-9) and np.abs(votes).max() <= (classes - 1) / 2
+    assert (machine.classes_[machine.shared_votes(X).argmax(1)] == machine.predict(X)).mean() > 0.95
+
+
 @pytest.mark.parametrize("gamma", ["scale", "auto", 0.02])
 def test_every_gamma_is_scikit_learns(gamma, monkeypatch):
     X, y = make_blobs(300, 12, centers=3, cluster_std=6, random_state=0)

@@ -17,7 +17,7 @@ import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_memory, validate_data
@@ -111,6 +111,8 @@ def scores_of(
     "What a softmax makes probabilities of."
     if not hasattr(fitted, "decision_function"):
         return np.log(np.maximum(fitted.predict_proba(X), 1e-3))
+    if isinstance(fitted, Pipeline):
+        return fitted[-1].shared_votes(fitted[:-1].transform(X))
     scores = fitted.decision_function(X)
     return np.stack([-scores / 2, scores / 2], 1) if scores.ndim == 1 else scores
 
