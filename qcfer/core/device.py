@@ -24,8 +24,10 @@ def _is_card(name):
     card = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not card:
         return False
-    import torch
-
+    try:
+        import torch
+    except ModuleNotFoundError:  # who works on the processor alone does not need it
+        return False
     return int(card[1] or 0) < (torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 # %% ../../nbs/07_device.ipynb #6ac0d2de

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..core.checkpoint import read_checkpoint
 from ..core.files import WeightsError, atomic_path, cache_dir, file_sha256, sha256
 from .base import embedder
 from .graph import Graph, GraphEmbedder
@@ -116,9 +117,7 @@ def lite0_weights() -> Path:
 
 def _lite0_tensors():
     "The checkpoint's tensors by name, in the order of the layers' work."
-    import torch
-
-    return torch.load(lite0_weights(), map_location="cpu", weights_only=True)
+    return read_checkpoint(lite0_weights())
 
 # %% ../../nbs/41_lite0.ipynb #117a5590
 def _lite0_bytes() -> bytes:
@@ -128,7 +127,7 @@ def _lite0_bytes() -> bytes:
         data = path.read_bytes()
         if path.stem.endswith(sha256(data)[:16]):
             return data
-    data = _lite0_model({name: tensor.numpy() for name, tensor in _lite0_tensors().items()}).SerializeToString()
+    data = _lite0_model(_lite0_tensors()).SerializeToString()
     with suppress(OSError), atomic_path(cache_dir() / f"{stem}-{sha256(data)[:16]}.onnx") as aside:
         aside.write_bytes(data)
     return data
@@ -154,7 +153,8 @@ class EffNetLite0(GraphEmbedder):
         from qcfer.embed.torch_networks import import_library
 
         network = import_library("timm").create_model("tf_efficientnet_lite0", pretrained=False)
-        network.load_state_dict(dict(zip(network.state_dict(), _lite0_tensors().values(), strict=True)))
+        tensors = (torch.from_numpy(np.array(values)) for values in _lite0_tensors().values())
+        network.load_state_dict(dict(zip(network.state_dict(), tensors, strict=True)))
         network.reset_classifier(0)
         return network.eval().requires_grad_(False), lambda batch: (torch.from_numpy(batch).float() - _MEAN) / _STD
 

@@ -431,7 +431,7 @@ class Geometric:
 
 def _code():
     "A hash of the source of the method and of the head: another version is another method."
-    return code_hash("core.yaw", "posebench.mesh", "frontalize.head", "frontalize.geometric")
+    return code_hash("core.yaw", "frontalize.head", "frontalize.geometric")
 
 # %% ../../nbs/53a_geometric.ipynb #fa91fa60
 @frontalizer("geometric", help="geometric")

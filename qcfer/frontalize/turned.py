@@ -169,7 +169,7 @@ class TurnedAway:
     def __init__(self, number: int = 0):
         self.number, self._head = number, generic_head()
         self._priors, self._surface = priors(self._head), _Surface(self._head)
-        code = code_hash("core.yaw", "posebench.mesh", "frontalize.head", "frontalize.turned")
+        code = code_hash("core.yaw", "frontalize.head", "frontalize.turned")
         self.id = f"turned-away-{number}:{self._head.source}@{code}"
 
     def yaw(
