@@ -95,12 +95,14 @@ def test_only_faces_beyond_the_threshold_are_turned(tmp_path, yaw, turned):
     assert len(pictures(tmp_path / "out")) == 2 * turned
 
 
-def test_the_threshold_is_a_setting(tmp_path):
+def test_a_backend_says_from_which_yaw_on_it_turns_faces(tmp_path):
     images = make_set(tmp_path / "set", 4)
     yaw = [10, -20, 30, -40]
-    assert run(Negative(), images, tmp_path / "a", yaw, threshold=15.0)["turned"].tolist() == [False, True, True, True]
-    assert run(Negative(), images, tmp_path / "b", yaw, threshold=90.0)["turned"].sum() == 0
-    assert not (tmp_path / "b").exists()
+    for beyond, expected in ((15.0, [False, True, True, True]), (90.0, [False] * 4)):
+        backend = Negative()
+        backend.beyond = beyond
+        assert run(backend, images, tmp_path / str(beyond), yaw)["turned"].tolist() == expected
+    assert not (tmp_path / "90.0").exists()
 
 
 def test_a_result_is_found_again_by_everything_it_depends_on(tmp_path):

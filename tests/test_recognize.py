@@ -443,6 +443,9 @@ def test_killed_and_called_again_it_goes_on(drawn, tmp_path):
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.DEVNULL)
     while process.poll() is None and (not part.exists() or part.read_bytes().count(b"\n") < 150):
         time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    second = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert second.returncode == 1 and f"expected nobody else to write {to}; found another predict at it" in second.stderr
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not to.exists()
@@ -452,7 +455,7 @@ def test_killed_and_called_again_it_goes_on(drawn, tmp_path):
         file.write(b'{"image": "cut')
     (tmp_path / "many" / "000.png").write_bytes((tmp_path / "many" / "001.png").read_bytes())  # changed since
     assert subprocess.run(list(map(str, command))).returncode == 0
-    assert not part.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["faces.csv", "many"]
     table = pd.read_csv(to)
     assert [Path(name).stem for name in table["image"]] == [f"{seed:03}" for seed in range(700)]
     assert table.loc[0, list(CLASSES)].tolist() == table.loc[1, list(CLASSES)].tolist()

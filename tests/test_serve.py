@@ -165,7 +165,7 @@ def test_a_hundred_megabytes_are_refused_before_they_are_read(address):
     told.close()
 
 
-def test_slow_clients_and_those_that_stop_reading_hold_nobody_up(address, monkeypatch):
+def test_slow_clients_hold_nobody_up(address, monkeypatch):
     monkeypatch.setattr(served, "_SLOW_S", 1)
     host, port = address.removeprefix("http://").split(":")
     slow = [socket.create_connection((host, int(port))) for _ in range(20)]
@@ -178,6 +178,35 @@ def test_slow_clients_and_those_that_stop_reading_hold_nobody_up(address, monkey
     assert b"408" in slow[0].recv(100)
     for one in slow:
         one.close()
+
+
+def test_clients_that_stop_reading_hold_nobody_up(address):
+    host, port = address.removeprefix("http://").split(":")
+    data = png(draw_face("fear", seed=1), draw_face("anger", seed=2))
+    head = f"POST /predict?views=true HTTP/1.1\r\nHost: 127.0.0.1:1\r\nAuthorization: Bearer secret\r\nContent-Length: {len(data)}\r\n\r\n"
+    deaf = []
+    for _ in range(8):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)  # before the connection, or it has no effect
+        one.connect((host, int(port)))
+        one.setblocking(False)
+        try:
+            for _ in range(40):  # one after the other, without looking at an answer
+                one.sendall(head.encode() + data)
+        except BlockingIOError:
+            pass  # the server reads no more of who does not listen
+        deaf.append(one)
+    for _ in range(3):
+        start = time.perf_counter()
+        assert httpx.post(f"{address}/predict", content=data, headers=KEY, timeout=60).status_code in (200, 503)
+        assert time.perf_counter() - start < 30
+    for one in deaf:
+        one.close()
+    deadline = time.perf_counter() + 30
+    while (found := httpx.post(f"{address}/predict", content=data, headers=KEY, timeout=60)).status_code == 503:
+        assert time.perf_counter() < deadline, "the line never emptied"
+        time.sleep(0.2)
+    assert found.status_code == 200
 
 
 def test_too_many_requests_and_too_long_a_line(address, monkeypatch):

@@ -32,7 +32,7 @@ const WARNINGS = {
   "cut by the border": "cut by the border of the picture", "transparent surround": "its transparent parts were taken as white",
 };
 const SEEN = {
-  raw: "seen as it is: not turned beyond 30°", frontalized: "seen from the front as well", reverted: "seen as it is: the gate rejected the frontal view",
+  raw: "seen as it is", frontalized: "seen from the front as well", reverted: "seen as it is: the gate rejected the frontal view",
   failed: "seen as it is: there was no frontal view to be had",
 };
 

@@ -93,7 +93,7 @@ def read_laboratory(
     return table
 
 # %% ../../nbs/11b_kdef_and_rafd.ipynb #aa9af7c4
-_CONDITIONS = {"conditions": ["geometric@auto+raw", "geometric+raw", "geometric", "mirrored+raw"]}
+_CONDITIONS = {"conditions": ["normalized@auto+raw", "normalized", "geometric@auto+raw", "geometric", "mirrored+raw"]}
 
 KDEF = dataset(
     "kdef",

@@ -67,8 +67,8 @@ dataset = Registry("dataset", "qcfer.data")
 "Every set that qcfer knows, by the name that commands use; facts: `params`, the settings of a run on it."
 
 LADDERS = "modules components pca ensembling margins choices folds seeds reference".split()
-DEFAULTS = {"conditions": ["geometric@auto+raw", "mirrored+raw"]}
-"How a set is seen when nobody says otherwise: a turned face from the front and as it is; and, as a control, mirrored and as it is."
+DEFAULTS = {"conditions": ["normalized@auto+raw", "geometric@auto+raw", "mirrored+raw"]}
+"How a set is seen when nobody says otherwise: every face from the front and as it is; turned faces alone; and, as a control, mirrored and as it is."
 
 STUDY = DEFAULTS | {"ladders": LADDERS}
 "What is run on a set that others know, too."

@@ -108,7 +108,7 @@ def _frontal(reason):
 
 # %% ../../nbs/10d_posebench_table.ipynb #1de9f94b
 _PARAMS = {
-    "conditions": ["geometric@auto+raw", "geometric+raw", "geometric", "plain", "mirrored+raw"],
+    "conditions": ["normalized@auto+raw", "normalized+raw", "normalized", "geometric@auto+raw", "geometric", "plain", "mirrored+raw"],
     "extractors": ["timm:mobilenetv3_small_050?random=0"],
     "ladders": [*LADDERS[:2], "extractors", *LADDERS[2:]],
 }

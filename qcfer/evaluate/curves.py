@@ -206,8 +206,8 @@ def threshold_sweep(
 ) -> list[dict]:  # {"split", "threshold", "frontalized": faces, "accuracy": metric, "gain": metric}, by split and threshold
     """Accuracy when faces beyond each threshold take the frontalized prediction and the rest the raw one; `gain` is over raw, paired.
 
-    The yaw is `estimated_yaw` where the rows of raw have it, for by it faces were frontalized, beyond 30 degrees. `frontalized` counts the
-    faces beyond the threshold. Faces of unknown yaw are left out. Raises `ValueError` when the conditions hold different faces, or a face
+    The yaw is `estimated_yaw` where the rows of raw have it, for by it faces were frontalized. `frontalized` counts the faces beyond the
+    threshold. Faces of unknown yaw are left out. Raises `ValueError` when the conditions hold different faces, or a face
     twice.
     """
     pairs = _pairs(raw_rows, frontal_rows)

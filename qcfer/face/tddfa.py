@@ -34,7 +34,7 @@ _STATISTICS = (
     "090d7150f77cb66c29ddae21e4508fbde59123dcd1dea7facc24a7ed06d1c795",
 )
 
-# %% ../../nbs/30_tddfa.ipynb #267e9a5c
+# %% ../../nbs/30_tddfa.ipynb #71934ea1
 _BLOCKS = {  # input channels, output channels, stride
     "dw2_1": (16, 32, 1), "dw2_2": (32, 64, 2),
     "dw3_1": (64, 64, 1), "dw3_2": (64, 128, 2),
@@ -44,7 +44,7 @@ _BLOCKS = {  # input channels, output channels, stride
     "dw6": (512, 512, 1),
 }  # fmt: skip
 
-# %% ../../nbs/30_tddfa.ipynb #80f7e59a
+
 def _folded(
     state: dict[str, np.ndarray],  # a checkpoint's arrays by name
     conv: str,  # the name of a convolution

@@ -35,9 +35,9 @@ KNOWN = ("estimator", "embedder", "device", "directory", "teachers")
 # %% ../../nbs/52_conditions.ipynb #9e1047f0
 @frontalizer("mirrored", help="mirrored", yardstick=True)
 class Mirror:
-    "A yardstick that frontalizes nothing: the picture, mirrored."
+    "A yardstick that frontalizes nothing: every picture, mirrored."
 
-    id, batch_size = "mirrored", 64
+    id, batch_size, beyond = "mirrored", 64, -1.0
 
     def frontalize(self, images, keys, poses, landmarks) -> list[Image.Image]:
         return [ImageOps.mirror(image) for image in images]

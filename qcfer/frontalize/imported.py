@@ -63,11 +63,9 @@ def import_frontalized(
     directory: str | os.PathLike,  # a folder with pictures under the names of `import_names`
     manifest: pd.DataFrame,  # N faces
     yaw: ArrayLike,  # (N,) degrees; NaN where unknown
-    *,
-    threshold: float = 30.0,  # degrees
 ) -> pd.DataFrame:  # the table of `frontalize_faces`, `file` below `directory`; a turned face without a picture is 'pending'
     "Take over pictures that another program frontalized; raises `ValueError` when there is none for any turned face."
-    turned = is_turned(yaw, threshold)
+    turned = is_turned(yaw)
     if len(turned) != len(manifest):
         raise ValueError(f"expected a yaw for each of {len(manifest)} faces; found {len(turned)}")
     names, found = import_names(manifest), _pictures_below(directory)

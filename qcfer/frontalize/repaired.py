@@ -85,7 +85,7 @@ def lesson(
     folder: Path,  # all that was worked out is kept below
 ) -> Lesson:
     "Turn the teachers away, look at them, frontalize and embed them."
-    table = frontalize_faces(away, teachers.images, teachers.poses, teachers.landmarks, folder, threshold=-1)
+    table = frontalize_faces(away, teachers.images, teachers.poses, teachers.landmarks, folder)
     row = np.flatnonzero(table["status"] == "done")
     turned = FrontalizedFaces(teachers.images, table, folder).subset(row)
     poses, landmarks = _look(turned, teachers, row, away, estimator, folder)

@@ -160,11 +160,11 @@ class TurnedAway:
     ----------
     id : str
         Names the method, its number and the code.
-    batch_size, size : int
-        Pictures that are worth handing over at once; pixels a side of a result.
+    batch_size, size, beyond : int
+        Pictures that are worth handing over at once; pixels a side of a result; the yaw beyond which faces are turned away: all are.
     """
 
-    batch_size, size = 32, SIZE
+    batch_size, size, beyond = 32, SIZE, -1
 
     def __init__(self, number: int = 0):
         self.number, self._head = number, generic_head()

@@ -97,7 +97,6 @@ def yaw_thresholds(run: Run, figure: int = 3) -> Section | None:
     value, span = f"{Metric.of(gain):+pt}".split(" ", 1)
     words = f"{chosen}frontalized faces gain {value} points {span} over raw on the test faces of known yaw: "
     words += f"{'not ' if noise_by_interval(gain) else ''}distinguishable from noise."
-    words += " Only faces with an estimated yaw beyond 30° were frontalized."
     return Section("Is 30° the right threshold?", figures.threshold_curve(sweep), None, (caption(figure, words, gain),))
 
 # %% ../../nbs/94b_profile_faces.ipynb #291df095

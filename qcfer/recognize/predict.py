@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -251,14 +252,36 @@ def predict_files(
 ) -> list[tuple[str, str]]:  # what was left out: name and reason
     """Write what the model says of every face in some files; goes on where it stopped.
 
-    Raises `ValueError` for another suffix, and when no picture could be read.
+    Raises `ValueError` for another suffix, while another call writes the same table, and when no picture could be read.
     """
-    to, left = Path(to), []
+    to = Path(to)
     if to.suffix.lower() not in SUFFIXES:
         raise ValueError(f"expected a file {', '.join(SUFFIXES)} for --to; found {to.name}")
     whose = {"model": recognizer.card["name"], **recognizer.card["files"]}
     whose |= {"aligned": aligned, "drawn": draw and str(draw), "frontal": frontal}
     to.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(to):
+        return _predict_files(recognizer, paths, to, whose, aligned, draw, frontal)
+
+
+@contextmanager
+def _alone(to):
+    "Raises `ValueError` while somebody else writes the same table."
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(to.with_name(f".{to.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"expected nobody else to write {to}; found another predict at it: wait for it, or name another file") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _predict_files(recognizer, paths, to, whose, aligned, draw, frontal):
     journal = Journal(to.with_name(f".{to.name}.part"), whose)
     todo = [path for path in paths if not journal.knows(path)]
     with tqdm(total=len(todo), desc="predict", unit=" pictures", delay=2) as bar:
@@ -316,6 +339,7 @@ def draw_answer(
         box, yaw = [row[name] for name in ("left", "top", "right", "bottom")], "" if math.isnan(row["yaw"]) else f", yaw {row['yaw']:.0f}°"
         pen.rectangle(box, outline=_COLOUR, width=max(2, text // 8))
         words = f"{row['label']} {row[row['label']]:.0%}{yaw}"
+        words = f"{row['face']}: {words}" if len(answer.rows) > 1 else words
         where = pen.textbbox((max(0, box[0]), max(0, box[1] - 1.4 * text)), words, font=font)
         pen.rectangle((where[0] - 2, where[1] - 2, where[2] + 2, where[3] + 2), fill=_COLOUR)
         pen.text(where[:2], words, fill=_INK, font=font, anchor="lt")
@@ -334,6 +358,11 @@ def _beside(picture, frontal):
     rows = max(1, picture.height // side)
     wide = Image.new("RGB", (picture.width + side * math.ceil(len(frontal) / rows), picture.height), "white")
     wide.paste(picture, (0, 0))
-    for place, (_, view) in enumerate(sorted(frontal.items())):
-        wide.paste(view.resize((side, side)), (picture.width + side * (place // rows), side * (place % rows)))
+    pen, font = ImageDraw.Draw(wide), ImageFont.load_default(max(12, side // 8))
+    for place, (number, view) in enumerate(sorted(frontal.items())):
+        corner = picture.width + side * (place // rows), side * (place % rows)
+        wide.paste(view.resize((side, side)), corner)
+        box = pen.textbbox((corner[0] + 4, corner[1] + 4), str(number), font=font, anchor="lt")
+        pen.rectangle((box[0] - 4, box[1] - 4, box[2] + 4, box[3] + 4), fill=_COLOUR)
+        pen.text(box[:2], str(number), fill=_INK, font=font, anchor="lt")
     return wide

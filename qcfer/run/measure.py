@@ -84,7 +84,7 @@ def review_table(
     condition = gate_on(study, view) or str(replace(Condition.parse(view), gate="paper"))
     judged = study.judged(condition)
     if judged.empty:
-        raise ValueError(f"expected frontalized pictures of {study.config.dataset}; found no face turned beyond 30 degrees")
+        raise ValueError(f"expected frontalized pictures of {study.config.dataset}; found none")
     verdict = judged["gate"] if "gate" in judged else judged["verdict"]
     judged = judged.assign(verdict=verdict, reason=reasons(judged, study.thresholds(condition)[0]))
     rows = judged["row"].to_numpy()
