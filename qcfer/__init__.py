@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "embed.embedders": ["get_embedder"],
         "face.pose": ["get_pose_estimator"],
         "frontalize.conditions": ["get_frontalizer"],
-        "recognize.recognizer": ["Recognizer"],
+        "recognize.recognizer": ["Recognizer", "load"],
         "run.config": ["Config"],
         "run.pipeline": ["make_run", "open_run"],
         "run.record": ["Run"],

@@ -325,9 +325,13 @@ def push(model: Path, place: str, /):
 
 
 def _detector():
+    from qcfer.core.files import WeightsError
     from qcfer.face.detect import FaceDetector
 
-    return FaceDetector()
+    try:
+        return FaceDetector()
+    except WeightsError as error:
+        raise WeightsError(f"{error}; or add --aligned for a model that takes crops alone") from None
 
 
 @app.command

@@ -96,6 +96,7 @@ def test_importing_the_package_loads_nothing_heavy_and_its_face_is_whole():
     import qcfer
 
     expected = {"AFP", "ESV", "load_manifest", "get_embedder", "get_frontalizer", "get_pose_estimator", "Run", "Study", "make_run"}
+    expected |= {"Recognizer", "load"}
     assert expected <= set(qcfer.__all__)
     assert all(getattr(qcfer, name) for name in qcfer.__all__)
 

@@ -68,7 +68,7 @@ dataset = Registry("dataset", "qcfer.data")
 
 LADDERS = "modules components pca ensembling margins choices folds seeds reference".split()
 DEFAULTS = {"conditions": ["normalized@auto+raw", "geometric@auto+raw", "mirrored+raw"]}
-"How a set is seen when nobody says otherwise: every face from the front and as it is; turned faces alone; and, as a control, mirrored and as it is."
+"How a set is seen when nobody says otherwise: every face from the front and as it is, turned ones alone so, and, as a control, mirrored."
 
 STUDY = DEFAULTS | {"ladders": LADDERS}
 "What is run on a set that others know, too."

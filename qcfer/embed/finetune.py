@@ -24,7 +24,7 @@ from ..core.labels import CLASSES, PROBABILITIES
 from ..core.model_cache import prepared_batches
 from ..core.pictures import PictureList, Pictures
 from .graph import rgb_planes
-from .torch_networks import seeded_torch, tensors_sha256, timm_network
+from .torch_networks import import_library, seeded_torch, tensors_sha256, timm_network
 
 # %% ../../nbs/45_finetune.ipynb #72a5040f
 def augment(
@@ -154,7 +154,7 @@ class _Training:
     "A network on its way: weights, optimizer, the best weights so far, and what happened in each epoch."
 
     def __init__(self, settings, weights, batches):
-        import timm
+        timm = import_library("timm")
         import torch
 
         self.settings, self.steps = settings, batches * settings.epochs

@@ -60,6 +60,8 @@ def _locate(
         from huggingface_hub import hf_hub_download
 
         index = hf_hub_download(name, "model_index.json", revision=revision or None, local_files_only=bool(os.environ.get("QCFER_OFFLINE")))
+    except ModuleNotFoundError as error:
+        raise WeightsError(f"expected what Qwen runs with; found no {error.name}: pip install 'qcfer[qwen]'") from None
     except Exception as error:  # of six families
         reason = (str(error) or type(error).__name__).strip().splitlines()[0]
         message = f"expected a folder with a Qwen-Image-Edit model or NAME[@REVISION] on Hugging Face; found neither for {model}"

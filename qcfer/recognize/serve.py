@@ -200,8 +200,11 @@ def make_app(
     token: str,  # who knows it may ask
 ):  # a FastAPI application
     "The page at `/`, the interface at `/predict`, `/explain`, `/model` and `/health`, which `/openapi.json` describes."
-    from fastapi import FastAPI, Query, Request
-    from fastapi.responses import Response
+    try:
+        from fastapi import FastAPI, Query, Request
+        from fastapi.responses import Response
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"expected FastAPI, to serve; found no {error.name}: pip install 'qcfer[serve]'") from None
 
     app, line = FastAPI(title="qcfer", version=recognizer.card["provenance"]["versions"]["qcfer"], docs_url=None, redoc_url=None), _Line()
 
