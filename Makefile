@@ -9,7 +9,7 @@ READY := .venv/.ready
 debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); }
 
-.PHONY: report test lab notebooks readme clean
+.PHONY: report test bench lab notebooks readme clean
 
 report: $(READY) .venv/.mesa
 	$(BIN)/python .ci/book.py "$(OUT)/cache/method"
@@ -21,6 +21,10 @@ test: $(READY) .venv/.mesa .venv/.browser
 	$(BIN)/lint-imports
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
+
+# How fast each stage is, beside the plain way of doing the same: some minutes.
+bench: $(READY) .venv/.mesa
+	$(BIN)/qcfer bench --plain tests/bench/plain.py --to "$(OUT)/bench.json"
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs

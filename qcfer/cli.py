@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'Settings', 'Options', 'Dataset', 'Strict', 'With', 'SOME_LEFT_OUT', 'config_of', 'prepare', 'pose', 'embed',
-           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'export', 'push', 'predict', 'video',
-           'serve', 'doctor', 'main']
+           'frontalize', 'review', 'train', 'report', 'finetune', 'cross', 'bench', 'export', 'push', 'predict',
+           'video', 'serve', 'doctor', 'main']
 
 # %% ../nbs/cli.ipynb #620bdeb2
 import sys
@@ -149,13 +149,16 @@ With = Annotated[str, Parameter(name="--with")]
 
 
 @app.command
-def frontalize(dataset: Dataset, /, *, options: Options = None, with_: With = "geometric", limit: int | None = None, dry_run: bool = False):
-    """Show faces turned beyond 30 degrees from the front; goes on where it stopped.
+def frontalize(
+    dataset: Dataset, /, *, options: Options = None, with_: With = "normalized", limit: int | None = None, dry_run: bool = False
+):
+    """Show faces from the front; goes on where it stopped.
 
     Parameters
     ----------
     with_:
-        geometric, qwen[:MODEL[@REVISION]][?prompt=single_sentence&seed=1], plain or mirrored.
+        normalized for every face, or geometric or qwen[:MODEL[@REVISION]][?prompt=single_sentence&seed=1] for those beyond 30 degrees;
+        plain and mirrored are there to be compared with.
     limit:
         New pictures to make, at most.
     dry_run:
@@ -168,7 +171,7 @@ def frontalize(dataset: Dataset, /, *, options: Options = None, with_: With = "g
     job = study.frontalizer(with_), study.images, study.poses, study.landmarks, study.out / STORE
     work = plan(*job)
     hours = "unknown" if work["seconds"] is None else f"{work['seconds'] / 3600:.2f} h"
-    print(f"{work['turned']:,} of {work['faces']:,} faces are turned; {work['done']:,} done, {work['missing']:,} pictures to make")
+    print(f"{work['turned']:,} of {work['faces']:,} faces to turn; {work['done']:,} done, {work['missing']:,} pictures to make")
     print(f"time {hours}, disk {work['bytes'] / 1e6:,.0f} MB")
     if not dry_run:
         table = frontalize_faces(*job, limit=limit)
@@ -179,7 +182,7 @@ def frontalize(dataset: Dataset, /, *, options: Options = None, with_: With = "g
 
 # %% ../nbs/cli.ipynb #a90093d1
 @app.command
-def review(dataset: Dataset, /, *, options: Options = None, with_: With = "geometric", port: int = 0):
+def review(dataset: Dataset, /, *, options: Options = None, with_: With = "normalized", port: int = 0):
     """Look at frontalized pictures beside the originals and decide; the page is served to this machine only.
 
     Parameters
@@ -281,6 +284,34 @@ def cross(dataset: Dataset, test: Dataset, /, *, options: Options = None, test_r
     run = borrow(trained, other, out)
     make_pages(run)
     print(run.path / "run.json", build_site(out), sep="\n")
+
+# %% ../nbs/cli.ipynb #e91b2edb
+@app.command
+def bench(*, rows: str = "", size: float = 1.0, repeats: int = 5, to: Path = Path("reports/bench.json"), plain: Path | None = None):
+    """Measure how fast each stage is, beside the plain way and beside what the machine allows.
+
+    Parameters
+    ----------
+    rows:
+        Some of them, such as embed,pose; all by default.
+    size:
+        How much work, in parts of what suits a laptop.
+    repeats:
+        Rounds, in which ours, the plain way and the floor take turns.
+    to:
+        The figures as JSON; a page of them stands beside it.
+    plain:
+        The plain ways, tests/bench/plain.py of a checkout.
+    """
+    from qcfer.bench import bench as measure_all
+    from qcfer.bench import plain_ways, save_bench
+
+    found = measure_all(to.parent / "cache" / "bench", [name for name in rows.split(",") if name], size, plain_ways(plain), repeats)
+    for row in found["rows"]:
+        rate = f"left out: {row['left_out']}" if "left_out" in row else f"{row['ours']:,.4g} {row['unit']}/s"
+        ratios = [f"{row[f'versus_{name}']:.2f} of {row[f'{name}_words']}" for name in ("plain", "floor") if row.get(f"versus_{name}")]
+        print(f"{row['words']}: " + ", ".join([rate, *ratios]))
+    print(save_bench(found, to))
 
 # %% ../nbs/cli.ipynb #846fe74c
 SOME_LEFT_OUT = 3  # the exit code where some pictures could not be read
