@@ -1,6 +1,7 @@
 """The bench: ours, the plain way and the floor do the same work, take turns, and are told as they were measured."""
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,15 @@ def test_the_plain_embeddings_are_ours(plain, tmp_path):
 
     faces, paths = benches._faces(tmp_path, 6)
     assert plain.check(paths, get_embedder("effnet_lite0"), faces) < 0.02
+
+
+@pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
+def test_the_plain_poses_are_ours(plain, tmp_path):
+    from qcfer.face.tddfa import TDDFA
+
+    (faces, _), estimator = benches._faces(tmp_path, 6), TDDFA()
+    theirs = np.concatenate([angles for angles, *_ in plain.pose(estimator, faces)()])
+    assert theirs == pytest.approx(estimator.estimate(list(faces)).angles, abs=0.05, nan_ok=True)
 
 
 def test_the_plain_vote_knows_what_ours_knows(plain):

@@ -1,5 +1,7 @@
 """The plain ways: what a competent user of the libraries would write. Each returns a function without arguments that does the work once."""
 
+from copy import copy
+
 import numpy as np
 
 
@@ -36,9 +38,38 @@ def embed(paths):
     return work
 
 
+class Eager:
+    "3DDFA-V2's network in PyTorch, a layer after the other, in the place of ONNX Runtime's session."
+
+    def __init__(self):
+        import torch
+
+        from qcfer.core.checkpoint import read_checkpoint
+        from qcfer.core.files import find_weights
+        from qcfer.face import tddfa
+
+        state = read_checkpoint(find_weights(*tddfa._CHECKPOINT), "state_dict")
+        state = {name.removeprefix("module."): values for name, values in state.items()}
+        self.layers = [(torch.tensor(kernel), torch.tensor(bias), stride) for kernel, bias, stride in tddfa._convolutions(state)]
+        self.heads = [torch.tensor(np.concatenate([state[f"fc_param.{part}"], state[f"fc_lm.{part}"]])) for part in ("weight", "bias")]
+
+    def run(self, _, given):
+        import torch
+        from torch.nn import functional
+
+        x = torch.from_numpy(given["pixels"]).permute(0, 3, 1, 2).float().sub(127.5).div(128)
+        with torch.inference_mode():
+            for kernel, bias, stride in self.layers:
+                groups = len(kernel) if kernel.shape[1] == 1 else 1
+                x = functional.relu(functional.conv2d(x, kernel, bias, stride, kernel.shape[2] // 2, groups=groups))
+            return [functional.linear(x.mean((2, 3)), *self.heads).numpy()]
+
+
 def pose(estimator, faces):
-    "The same network in the same runtime, a picture after the other."
-    return lambda: [estimator.estimate([face]) for face in faces]
+    "The same estimator with its network in PyTorch, a picture after the other."
+    plain = copy(estimator)
+    plain._session = Eager()
+    return lambda: [plain.estimate([face]) for face in faces]
 
 
 def search(X, y, split):
