@@ -106,8 +106,22 @@ def test_an_ensemble_that_only_looks_good_on_the_rows_that_chose_it_is_not_cast(
     tables = np.concatenate([honest[None], lucky])
     ensemble = ESVSearch()
     ensemble._decide(tables, y, np.arange(300), [0], 0)
+    assert ensemble.strategy_ == "first rung"
     worth = {name: (predicted == y).mean() for name, predicted in out_of_fold(tables, y, np.arange(300), "accuracy", [0], 0).items()}
     assert worth[ensemble.strategy_] == max(worth.values())
+
+
+def test_what_is_richer_must_win_by_more_than_a_standard_error():
+    "Two candidates that differ in a few rows: the plain one answers until the other is clearly better."
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 400)
+    right, wrong = np.where((y == 1)[:, None], (0.3, 0.7), (0.7, 0.3)), np.where((y == 1)[:, None], (0.7, 0.3), (0.3, 0.7))
+    for more, expected in ((2, "first rung"), (60, "best candidate")):
+        plain, other = right.copy(), right.copy()
+        plain[:100], other[: 100 - more], other[300:303] = wrong[:100], wrong[: 100 - more], wrong[300:303]
+        ensemble = ESVSearch()
+        ensemble._decide(np.stack([plain, other]), y, np.arange(400), [0], 0)
+        assert ensemble.strategy_ == expected
 
 
 def test_what_votes_is_at_least_as_good_out_of_fold_as_its_parts(fitted, data):

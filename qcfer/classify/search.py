@@ -298,7 +298,7 @@ class ESVSearch(ESV):
         name; finalist: whether it was fitted to all rows of all folds, or tried on `rows` of the first one and left out; accuracy and
         score (the declared metric) on held-out rows; selected; weight; converged. The finalists come first, by score.
     strategy_ : 'ensemble', 'best candidate' or 'first rung'
-        What was best on rows that did not choose it.
+        The simplest that none of the richer ones beats by more than a standard error, on rows that did not choose it.
     comparisons_ : {'best candidate' or 'first rung': dict}
         How much better the ensemble is on such rows: value, low, high, n.
     estimators_, weights_, temperatures_ : list, (m,) and (m,) arrays
@@ -447,8 +447,12 @@ class ESVSearch(ESV):
         "The shares of the vote (K,); sets `strategy_` and `comparisons_`."
         found, self.comparisons_ = strategies(tables, truth, self.metric, plain), {}
         said = out_of_fold(tables, truth, groups, self.metric, plain, seed) if len(tables) > 1 else {}
-        worth = {name: metric_value(self.metric, truth, said[name]) for name in said if self.vote or name != "ensemble"}
-        self.strategy_ = max(reversed(worth), key=worth.get) if worth else "best candidate"
+        tried = [name for name in said if self.vote or name != "ensemble"] or ["best candidate"]
+        self.strategy_ = tried[0]
+        for name in tried[1:]:
+            gain = compared(truth, said[self.strategy_], said[name], groups, self.metric, seed)
+            if gain["value"] > (gain["high"] - gain["low"]) / 2 / 1.96:
+                self.strategy_ = name
         for name in [name for name in said if self.vote and name != "ensemble"]:
             self.comparisons_[name] = compared(truth, said[name], said["ensemble"], groups, self.metric, seed)
         return found[self.strategy_]
