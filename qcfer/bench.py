@@ -22,6 +22,13 @@ from .core.files import atomic_path, file_sha256
 from .core.registry import Registry
 
 # %% ../nbs/bench.ipynb #f79e0cc6
+row = Registry("row")
+"""Rows by name: functions of a folder for files, the size (1 for a laptop) and the module with the plain ways, or None; they return `Work`.
+
+Facts: `words`, what is done; `unit`, of what; `plain_words`, `floor_words`, what these are; `repeats`, how often, where once takes long.
+"""
+
+
 class Work(NamedTuple):
     """What a row measures.
 
@@ -39,13 +46,6 @@ class Work(NamedTuple):
     plain: Callable | None = None
     floor: Callable | None = None
     least: dict = {}
-
-
-row = Registry("row")
-"""Rows by name: functions of a folder for files, the size (1 for a laptop) and the module with the plain ways, or None; they return `Work`.
-
-Facts: `words`, what is done; `unit`, of what; `plain_words`, `floor_words`, what these are; `repeats`, how often, where once takes long.
-"""
 
 # %% ../nbs/bench.ipynb #e01b9822
 def measure(
