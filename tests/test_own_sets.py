@@ -9,7 +9,7 @@ from itertools import count, product
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from official_trees import RAFDB, Tiny, each, put, rafdb
 from PIL import Image
@@ -282,6 +282,7 @@ CELLS = st.one_of(st.text(max_size=6), st.sampled_from(["a.png", "happy", "45", 
 HEADS = st.lists(st.sampled_from(["image", "label", "subject", "yaw", "frontal", "split", "x"]), max_size=7)
 
 
+@example(["image", "label"], [["a.png", ",\n,"]])  # its line break stood in the answer
 @given(HEADS, st.lists(st.lists(CELLS, max_size=7), max_size=4))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_table_is_read_or_refused(tmp_path, columns, lines):

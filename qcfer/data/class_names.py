@@ -144,8 +144,13 @@ class Meaning:
             how = f"--classes {key}=CLASS, a set whose numbers these are, such as --classes rafdb, or a file {CLASS_FILES[0]}"
             return f"expected to be told what the number {key} in {where} means; found {nobody}: add {how}"
         found = repr(shown(word)[:40])
-        how = f"rename it (--classes {shown(key)[:40]}=CLASS) or leave it out (--ignore {shown(word)[:40]})"
+        how = f"rename it (--classes {_on_one_line(key)}=CLASS) or leave it out (--ignore {_on_one_line(word)})"
         return f"expected one of {', '.join(CLASSES)} in {where}; found {found}: {how}"
+
+
+def _on_one_line(word):
+    word = shown(word)[:40]
+    return word if word.isprintable() else repr(word)
 
 
 NAMES = Meaning()
