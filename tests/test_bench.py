@@ -42,7 +42,7 @@ def test_the_plain_embeddings_are_ours(plain, tmp_path):
     from qcfer.embed.embedders import get_embedder
 
     faces, paths = benches._faces(tmp_path, 6)
-    assert plain.check(paths, get_embedder("effnet_lite0"), faces) < 0.02
+    assert plain.embed(paths)() == pytest.approx(get_embedder("effnet_lite0").embed(list(faces)), abs=0.02)
 
 
 @pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
@@ -65,6 +65,27 @@ def test_the_plain_vote_knows_what_ours_knows(plain):
     theirs = (plain.search(X, y, split)().predict(new) == truth).mean()
     ours = (ESVSearch(cv=split, random_state=0).fit(X, y).predict(new) == truth).mean()
     assert theirs > 0.4 and ours > theirs - 0.05
+
+
+def test_a_first_run_is_a_first_run_every_time(tmp_path, monkeypatch):
+    "Neither an earlier bench in the same folder nor the user's remembered fits may make it short."
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "cache"))
+    for _ in range(2):
+        found = row["again"].thing(tmp_path, 0.2, None)
+        found.ours()
+        first, again = benches._seconds(found.plain), benches._seconds(found.ours)
+        assert first > 2 * again
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "cache", "runs"]
+    assert os.environ["QCFER_CACHE"] == str(tmp_path / "cache")
+
+
+@pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
+def test_no_face_of_the_frontal_views_fails(tmp_path):
+    from PIL import Image
+
+    found = row["frontalize"].thing(tmp_path, 0.1, None)
+    views = found.ours()
+    assert all(isinstance(view, Image.Image) for view in views) and len(views) == found.count > 5
 
 
 def test_a_row_that_cannot_run_says_why_and_the_others_go_on(tmp_path, monkeypatch):

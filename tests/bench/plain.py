@@ -126,10 +126,3 @@ def voting(ensemble, X, y, new, times):
 def render(dressed, views, scene):
     "A new plotter, with new meshes, for every picture."
     return lambda: [dressed().shoot(view, scene) for view in views]
-
-
-def check(paths, embedder, faces):
-    "How far the plain embeddings are from ours: the largest difference."
-    from qcfer.core.model_cache import compute
-
-    return float(np.abs(embed(paths)() - compute(embedder, faces, faces.keys, None)).max())
