@@ -364,7 +364,7 @@ def _detector():
     except WeightsError as error:
         raise WeightsError(f"{error}; or add --aligned for a model that takes crops alone") from None
 
-
+# %% ../nbs/cli.ipynb #1868debe
 @app.command
 def predict(
     model: str, images: list[Path], /, *, to: Path | None = None, aligned: bool = False, draw: Path | None = None,
@@ -434,7 +434,7 @@ def video(model: str, file: Path, /, *, to: Path, timeline: Path | None = None, 
         save_timeline(table, timeline)
         print(timeline)
 
-
+# %% ../nbs/cli.ipynb #948dd581
 @app.command
 def serve(model: str, /, *, port: int = 0, device: str = "cpu"):
     """A page to drop pictures on or to look into the camera, and a REST interface; for this machine only.

@@ -32,7 +32,7 @@ def cached(
     snapshots = Path(HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}" / "snapshots"
     return snapshots.is_dir() and any(snapshots.iterdir())
 
-
+# %% ../nbs/doctor.ipynb #79094513
 CLIP, QWEN = "timm/vit_large_patch14_clip_224.openai", "Qwen/Qwen-Image-Edit"
 "The models of the preset `paper`, as Hugging Face has them."
 
@@ -53,7 +53,7 @@ def paper_preset() -> list:  # as of `diagnose`
         (f"preset paper: a graphics card for Qwen{settings}", runs, f"{wants} as --conditions imported --frontalized FOLDER"),
     ]
 
-
+# %% ../nbs/doctor.ipynb #0e9b6d51
 def diagnose() -> list:  # (what, whether it was found, what to do when not)
     "Look for the optional parts: weights, accelerators, extras, the tools of the checkout."
     import shutil

@@ -488,7 +488,7 @@ class ESVSearch(ESV):
         tables = [softmax(scores_of(fitted, seen[view]), temperature) for fitted, view, temperature in voters]
         return softmax(_logarithm(np.tensordot(self.weights_, np.stack(tables), 1)), self.temperature_)
 
-
+# %% ../../nbs/61a_search.ipynb #5712882d
 def _sensible(recipe, every):
     """Whether a recipe is worth a try.
 

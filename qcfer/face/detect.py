@@ -76,7 +76,7 @@ _STEP = 32  # the network halves a picture five times
 _SURE = 0.5
 _GROUND = 2  # times the picture's sides has the ground of the second look
 
-
+# %% ../../nbs/33_detect.ipynb #3e5a79af
 class FaceDetector:
     """CenterFace (Xu et al. 2020), run by ONNX Runtime on the processor.
 

@@ -279,7 +279,7 @@ def _check_condition(place, card):
     if _needs_set(condition):
         _refuse(place, "a frontalizer that needs no set", condition.frontalizer)
 
-
+# %% ../../nbs/a2_model_folder.ipynb #4c9e0018
 def read_model(
     folder: str | os.PathLike,  # or hf:OWNER/NAME
 ) -> tuple[dict, object]:  # the card; a fitted `qcfer.classify.esv.ESV`

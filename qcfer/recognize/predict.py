@@ -86,7 +86,7 @@ def _decode(path):
     except (ImageError, OSError, MemoryError) as error:
         return error
 
-
+# %% ../../nbs/a4_predict.ipynb #1778322f
 def answers(
     recognizer: Recognizer,
     paths: Iterable[Path],
@@ -180,7 +180,7 @@ class Journal:
                 file.seek(places[name])
                 yield json.loads(file.readline())
 
-
+# %% ../../nbs/a4_predict.ipynb #19ebe13c
 def _entry(line):
     "A whole line as an object, else None."
     try:

@@ -56,7 +56,7 @@ SEEN = ("raw", "frontalized", "reverted", "failed")
 """What the classifier was shown: the face as it is; the frontal view (beside it, where the method fuses); the face as it is because the
 gate rejected the frontal view, or because there was none to be had."""
 
-
+# %% ../../nbs/a3_recognizer.ipynb #e9ad2866
 @dataclass(frozen=True)
 class Look:
     """What a model says of N faces, and on what grounds.
@@ -257,7 +257,7 @@ class Recognizer:
         "The frontal view of a framed face, whether the gate accepts it or not; the face itself where it is not turned."
         return self.look([crop]).frontal(0) or crop
 
-
+# %% ../../nbs/a3_recognizer.ipynb #ef65b997
 def load(
     place: str | os.PathLike,  # a model folder, or hf:OWNER/NAME
     **options,  # of `Recognizer`

@@ -103,7 +103,7 @@ class _Refusal(Exception):
 
         return JSONResponse({"detail": self.words}, self.status, self.headers)
 
-
+# %% ../../nbs/a6_serve.ipynb #a59035d5
 class _Guard:
     "Turns away requests from elsewhere, without the token and too many of them; sends `HEADERS` with every answer."
 
@@ -238,7 +238,7 @@ def make_app(
     app.add_middleware(_Guard, token=token, open_to={*_ASSETS, "/health", "/openapi.json"})
     return app
 
-
+# %% ../../nbs/a6_serve.ipynb #f64dc27d
 def serve(
     recognizer: Recognizer,
     *,
