@@ -263,3 +263,15 @@ def test_a_sweep_needs_the_same_faces():
     with pytest.raises(ValueError, match="give one condition"):
         curves.threshold_sweep(pd.concat([raw, raw]), frontal)
     assert curves.threshold_sweep(raw.assign(yaw=np.nan), frontal) == []
+
+
+def test_a_frontalizer_that_turns_every_face_is_swept_from_zero_on():
+    raw, frontal = conditions()
+    sweep = curves.threshold_sweep(raw, frontal, beyond=-1.0, n_boot=50)
+    test = [row for row in sweep if row["split"] == "test"]
+    counts = [row["frontalized"] for row in test]
+    yaw = raw.yaw[raw.split == "test"].abs()
+    assert counts == [(yaw > row["threshold"]).sum() for row in test] and counts[0] > counts[3] > counts[6]
+    assert test[0]["accuracy"]["value"] == pytest.approx((frontal.label == frontal.predicted)[frontal.split == "test"].mean(), abs=0.02)
+    assert curves.never_below(sweep) == 0 and curves.never_below(curves.threshold_sweep(raw, frontal, n_boot=50)) == 30
+    assert curves.never_below([]) == 0

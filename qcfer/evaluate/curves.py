@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_GROUPS', 'yaw_curve', 'margin', 'margin_difference', 'spread', 'scaling_effect', 'threshold_sweep',
-           'best_threshold']
+           'best_threshold', 'never_below']
 
 # %% ../../nbs/74_curves.ipynb #01de09d2
 import numpy as np
@@ -183,8 +183,8 @@ def _pairs(raw, frontal):  # -> the faces of both whose yaw is known, as it was 
     return _known_pose(pairs.assign(yaw=pairs.estimated_yaw) if "estimated_yaw" in pairs else pairs).reset_index()
 
 
-def _swept(pairs, threshold, n_boot, seed):  # -> {"frontalized", "accuracy", "gain"}
-    from_frontal = pairs.yaw.abs() > max(threshold, YAW_BINS["moderate"])
+def _swept(pairs, threshold, beyond, n_boot, seed):  # -> {"frontalized", "accuracy", "gain"}
+    from_frontal = pairs.yaw.abs() > max(threshold, beyond)
     mixed = pairs.right.where(~from_frontal, pairs.frontal_right).to_numpy(bool)
     counts = group_counts(2 * mixed + pairs.right.to_numpy(bool), 4, pairs.group)
     draws, whole = resample_groups(counts, n_boot, seed), counts.sum(0)
@@ -201,18 +201,19 @@ def threshold_sweep(
     frontal_rows: pd.DataFrame,  # of a frontalized condition: the same faces
     thresholds=tuple(range(0, 91, 5)),  # degrees
     *,
+    beyond: float = YAW_BINS["moderate"],  # degrees; the frontalizer turns no face below
     n_boot: int = 2000,  # bootstrap draws of groups
     seed: int = 0,  # of the draws
 ) -> list[dict]:  # {"split", "threshold", "frontalized": faces, "accuracy": metric, "gain": metric}, by split and threshold
     """Accuracy when faces beyond each threshold take the frontalized prediction and the rest the raw one; `gain` is over raw, paired.
 
     The yaw is `estimated_yaw` where the rows of raw have it, for by it faces were frontalized. `frontalized` counts the faces beyond the
-    threshold. Faces of unknown yaw are left out. Raises `ValueError` when the conditions hold different faces, or a face
+    threshold that were. Faces of unknown yaw are left out. Raises `ValueError` when the conditions hold different faces, or a face
     twice.
     """
     pairs = _pairs(raw_rows, frontal_rows)
     return [
-        {"split": str(split), "threshold": float(threshold)} | _swept(part, threshold, n_boot, seed)
+        {"split": str(split), "threshold": float(threshold)} | _swept(part, threshold, beyond, n_boot, seed)
         for split, part in pairs.groupby("split")
         for threshold in thresholds
     ]
@@ -225,3 +226,11 @@ def best_threshold(
     "The threshold of the highest accuracy on `split`; of equals the largest, which frontalizes fewest."
     rows = [row for row in sweep if row["split"] == split]
     return max(rows, key=lambda row: (row["accuracy"]["value"], row["threshold"]))["threshold"] if rows else None
+
+
+def never_below(
+    sweep: list[dict],  # of `threshold_sweep`
+) -> float:  # degrees; 0 where there is no such yaw
+    "The yaw up to which no face was frontalized: thresholds below it frontalize the same faces."
+    rows = [row for row in sweep if row["split"] == sweep[0]["split"]]
+    return max(row["threshold"] for row in rows if row["frontalized"] == rows[0]["frontalized"]) if rows else 0.0

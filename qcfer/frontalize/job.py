@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BEYOND', 'QUALITY', 'STATUSES', 'KEPT', 'PENDING', 'Frontalizer', 'quality_of', 'fate_table', 'is_turned',
-           'frontalize_faces', 'plan', 'FrontalizedFaces', 'frontalize_in_memory']
+           'turns_beyond', 'frontalize_faces', 'plan', 'FrontalizedFaces', 'frontalize_in_memory']
 
 # %% ../../nbs/51_frontalization_job.ipynb #930b6e58
 import io
@@ -239,8 +239,15 @@ def is_turned(yaw, beyond=BEYOND):
     return np.abs(np.asarray(yaw, np.float32)) > beyond  # False where NaN
 
 
+def turns_beyond(
+    frontalizer,  # or an object that `shows` one's pictures
+) -> float:  # degrees of yaw
+    "From where on it turns faces."
+    return getattr(getattr(frontalizer, "shows", frontalizer), "beyond", BEYOND)
+
+
 def _chosen(frontalizer, poses):
-    return is_turned(poses[:, 0], getattr(frontalizer, "beyond", BEYOND))
+    return is_turned(poses[:, 0], turns_beyond(frontalizer))
 
 # %% ../../nbs/51_frontalization_job.ipynb #c0f341ae
 def _known(names, home):

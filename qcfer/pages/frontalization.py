@@ -105,11 +105,11 @@ def gate(
     run: Run,
     table: int = 2,  # its number on the page
 ) -> Section | None:  # None where no gate judged
-    "Accuracy on the turned test faces with every frontalized picture, with those that the gate accepts, with none; what the gate gains."
+    "Accuracy on test faces with a frontal view: with every one of them, with those that the gate accepts, with none; what the gate gains."
     if not _gates(run):
         return None
     rows = {name: _gate_row(part) for name, part in _gates(run).items()}
-    words = "Turned test faces, as one plain classifier reads them: accuracy with every frontal view, with those that the gate accepts, "
+    words = "Test faces that have a frontal view, as one plain classifier reads them: accuracy with all views, with those that the gate accepts, "
     words += "with none; a rejected face is seen as it is, in training and in test. Last, the whole method with its gate and without."
     return Section("What does the gate do?", table=pd.DataFrame(rows).T.fillna(""), says=(caption(table, words, kind="Table"),))
 
@@ -182,7 +182,7 @@ def thresholds(
     curves = calibration(run)
     if not curves:
         return None
-    words = f"Accuracy on turned train and val faces as the gate of {main_gate(run)} tightens. The paper's 0.82 is CLIP's; "
+    words = f"Accuracy on train and val faces with a frontal view as the gate of {main_gate(run)} tightens. The paper's 0.82 is CLIP's; "
     says = caption(figure, f"{words}another embedder wants another number.")
     return Section("", gate_curves(curves, _used(run, main_gate(run))), says=(says,))
 

@@ -9,7 +9,7 @@ __all__ = ['yaw_curves', 'profiles', 'yaw_thresholds', 'gate_thresholds']
 import numpy as np
 
 from ..evaluate.bootstrap import Metric
-from ..evaluate.curves import best_threshold
+from ..evaluate.curves import best_threshold, never_below
 from .cells import beside, framed, noise_by_interval, p_cell, verdict
 from .figures import evaluation as figures
 from .frontalization import frontalized, main_gate
@@ -44,7 +44,7 @@ def _fall(curve):
 def profiles(run: Run, table: int = 1) -> Section | None:
     """Table 8: faces beyond 30 degrees before and after frontalization, the gain, and what the gate does to it.
 
-    The rows of the gate are of the faces that the pose estimator finds turned, as one plain classifier reads them.
+    The rows of the gate are of the faces that have a frontal view, as one plain classifier reads them.
     """
     parts = frontalized(run) if "conditions" in run.record else {}
     parts = {name: part for name, part in parts.items() if "profile" in part["metrics"] and "profile" in part.get("versus_raw", {})}
@@ -54,7 +54,8 @@ def profiles(run: Run, table: int = 1) -> Section | None:
     gains = {condition_name(name): part["versus_raw"]["profile"] for name, part in parts.items()}
     gates = {f"gate of {condition_name(name)}": part["gate"]["gain"] for name, part in parts.items() if "gain" in part.get("gate", {})}
     words = f"Percent and points. {verdict(gains, 'the pictures as they are')} "
-    words += (verdict(gates, "no gate (each by its own interval)", noise_by_interval) if gates else "") + _dilution(run)
+    told = " The rows of the gate are of all test faces that have a frontal view, as one plain classifier reads them."
+    words += (verdict(gates, "no gate (each by its own interval)", noise_by_interval) + told if gates else "") + _dilution(run)
     metric = next(iter(parts.values()))["metrics"]["profile"]["accuracy"]
     cells = framed(_before_and_after(run, parts), ["frontalizer", "faces beyond 30°"])
     return Section("What does frontalization give back?", None, cells, (caption(table, words, metric, "Table"),))
@@ -97,6 +98,8 @@ def yaw_thresholds(run: Run, figure: int = 3) -> Section | None:
     value, span = f"{Metric.of(gain):+pt}".split(" ", 1)
     words = f"{chosen}frontalized faces gain {value} points {span} over raw on the test faces of known yaw: "
     words += f"{'not ' if noise_by_interval(gain) else ''}distinguishable from noise."
+    least = never_below(sweep)
+    words += f" Only faces with an estimated yaw beyond {least:g}° were frontalized." if least else ""
     return Section("Is 30° the right threshold?", figures.threshold_curve(sweep), None, (caption(figure, words, gain),))
 
 # %% ../../nbs/94b_profile_faces.ipynb #291df095

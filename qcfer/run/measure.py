@@ -22,6 +22,7 @@ from ..evaluate.fidelity import identification, landmark_error, pose_error, pose
 from ..evaluate.scores import HEADROOM, evaluate, posebench_score, score
 from ..frontalize.conditions import ORACLE, RAW, Condition
 from ..frontalize.gate import SCORES, reasons
+from ..frontalize.job import turns_beyond
 from ..frontalize.thresholds import best_threshold, calibrate, gated_accuracy
 from .study import ANGLES, ESTIMATED, TRUE, Part, Study
 from .train import whole_method
@@ -66,7 +67,8 @@ def condition_records(
         records[name] |= {"yaw_curve": yaw_curve(test, seed=seed)} if "yaw" in test else {}
         records[name] |= {} if as_they_are else {"versus_raw": versus(tables[RAW], rows, seed)}
         if name == str(study.config.main) != RAW:
-            records[name]["threshold_sweep"] = threshold_sweep(tables[RAW], rows, seed=seed)
+            beyond = turns_beyond(study.frontalizer(Condition.parse(name).view))
+            records[name]["threshold_sweep"] = threshold_sweep(tables[RAW], rows, beyond=beyond, seed=seed)
     adjust([part["versus_raw"] for part in records.values() if "versus_raw" in part])
     return records
 

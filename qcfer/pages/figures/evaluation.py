@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ...core.yaw import YAW_BINS
-from ...evaluate.curves import best_threshold, spread
+from ...evaluate.curves import best_threshold, never_below, spread
 from .classes import label_rows
 from .style import INK, PROFILE_COLOUR, TEST_COLOUR, empty_figure, figure_maker, new_figure
 from .yaw import condition_looks
@@ -298,7 +298,7 @@ def threshold_curve(
     figure, axis = new_figure(3.6)
     looks = {"val": {"marker": "o", "color": PROFILE_COLOUR, "linestyle": "--"}, "test": {"marker": "s", "color": TEST_COLOUR}}
     axis.axhline(0, color=INK, linewidth=1.2)
-    axis.axvspan(0, YAW_BINS["moderate"], color="#F0F0F0", linewidth=0)
+    axis.axvspan(0, never_below(sweep), color="#F0F0F0", linewidth=0)
     for split, look in looks.items():
         rows = [row for row in sweep if row["split"] == split]
         if rows:
@@ -324,7 +324,9 @@ def _threshold_axis(figure, axis, sweep):
     axis.set_ylabel("gain over raw (points)")
     axis.grid(axis="y")
     best = best_threshold(sweep)
-    axis.set_title("grey: never frontalized" + ("" if best is None else f"; best on validation faces: {best:.0f} degrees"))
+    told = ["grey: never frontalized"] if never_below(sweep) else []
+    told += [] if best is None else [f"best on validation faces: {best:.0f} degrees"]
+    axis.set_title("; ".join(told))
     figure.legend(loc="outside upper left", ncols=2, handlelength=2.4, columnspacing=1.4)
     return figure
 
