@@ -109,7 +109,7 @@ def gate(
     if not _gates(run):
         return None
     rows = {name: _gate_row(part) for name, part in _gates(run).items()}
-    words = "Test faces that have a frontal view, as one plain classifier reads them: accuracy with all views, with those that the gate accepts, "
+    words = "Test faces that have a frontal view, as one plain classifier reads them: accuracy with all, with those the gate accepts, "
     words += "with none; a rejected face is seen as it is, in training and in test. Last, the whole method with its gate and without."
     return Section("What does the gate do?", table=pd.DataFrame(rows).T.fillna(""), says=(caption(table, words, kind="Table"),))
 
