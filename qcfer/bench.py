@@ -123,7 +123,7 @@ def frontalize_row(folder, size, plain):
     from qcfer.frontalize.normalized import Normalized
 
     faces, frontalizer = _faces(folder, round(128 * size))[0], Normalized()
-    angles, landmarks, _ = TDDFA().estimate(faces)
+    angles, landmarks = TDDFA().estimate(faces)[:2]
     known = np.flatnonzero(np.isfinite(angles).all(1))  # the others fail, which takes no time
     given = [faces[row] for row in known], [""] * len(known), angles[known], landmarks[known]
     return Work(len(known), lambda: frontalizer.frontalize(*given), least={"ours": 60})

@@ -303,11 +303,11 @@ def test_landmarks_come_nearer_to_the_frontal_view(frontalizer, tmp_path):
     manifest = pd.read_parquet(root / "posebench.parquet")
     pose = TDDFA()
     pictures = [Image.open(root / name).convert("RGB") for name in manifest["image"]]
-    poses, landmarks, _ = pose.estimate(pictures)
+    poses, landmarks = pose.estimate(pictures)[:2]
     chosen = np.flatnonzero(np.abs(poses[:, 0]) > 30)
     pictures = [pictures[index] for index in chosen]
     views = frontalizer.frontalize(pictures, manifest["sha256"].iloc[chosen].tolist(), poses[chosen], landmarks[chosen])
-    after, found, _ = pose.estimate(views)
+    after, found = pose.estimate(views)[:2]
     true = np.stack(manifest["frontal_landmarks"].iloc[chosen].tolist()).reshape(-1, 68, 2)
     errors = [landmark_error(points, true, manifest["group"].iloc[chosen])["value"] for points in (landmarks[chosen], found)]
     assert errors[1] < 0.6 * errors[0]

@@ -204,7 +204,7 @@ def test_network_agrees_with_a_plain_reference(random_model, random_files):
 
 def test_estimate_does_not_depend_on_the_batch(random_model):
     images = noise(67)
-    together, marks, sure = random_model.estimate(images)
+    together, marks, sure, morphable = random_model.estimate(images)
     rows = random_model.forward(np.stack([random_model.preprocess(image) for image in images]))
     assert together.shape == (67, 3) and marks.shape == (67, 68, 2) and sure.shape == (67,)
     assert together.dtype == marks.dtype == sure.dtype == np.float32
@@ -215,14 +215,14 @@ def test_estimate_does_not_depend_on_the_batch(random_model):
 
 
 def test_estimate_of_nothing(random_model):
-    assert [part.shape for part in random_model.estimate([])] == [(0, 3), (0, 68, 2), (0,)]
+    assert [part.shape for part in random_model.estimate([])] == [(0, 3), (0, 68, 2), (0,), (0, 512)]
     assert random_model.glance([]).shape == (0, 3)
 
 
 def test_landmarks_are_in_each_pictures_own_frame():
     rows = np.zeros((3, TDDFA.dim), np.float32)
-    rows[:, 3:-1] = np.tile([0.5, 0.25], 68)  # the middle of the square, a quarter of its height from above
-    rows[:, -1] = 1, 0.5, 0.49
+    rows[:, 3:139] = np.tile([0.5, 0.25], 68)  # the middle of the square, a quarter of its height from above
+    rows[:, 139] = 1, 0.5, 0.49
     poses = split_rows(rows, [(100, 100), (200, 100), (100, 400)])
     assert np.allclose(poses.landmarks[:, 0], [(50, 25), (100, 0), (50, 100)])
     assert np.isnan(poses.angles).all(1).tolist() == [False, False, True] and np.isfinite(poses.landmarks).all()
@@ -325,7 +325,7 @@ KNOWN = pd.DataFrame({"roll": [1, 2], "yaw": [-40.5, np.nan], "pitch": [5.0, 6.0
 
 
 def test_annotation():
-    pose, landmarks, confidence = AnnotationPose(KNOWN).estimate([None, None])
+    pose, landmarks, confidence, morphable = AnnotationPose(KNOWN).estimate([None, None])
     assert confidence.shape == (2,) and np.isnan(confidence).all()
     assert pose.dtype == np.float32 and landmarks.shape == (2, 68, 2) and np.isnan(landmarks).all()
     assert np.array_equal(pose, np.array([[-40.5, 5, 1], [np.nan, 6, 2]], np.float32), equal_nan=True)

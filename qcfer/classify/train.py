@@ -35,7 +35,7 @@ class Method:
 
     Parameters
     ----------
-    condition : what the classifier sees: 'raw' or a frontalizer's name, with '+raw' for both views.
+    condition : what the classifier sees, by its name: 'raw' or a frontalizer's, then '+' and what stands beside it.
     embedder : a spec that `qcfer.embed.embedders.get_embedder` knows.
     afp : parameters of `AFP` that differ from its defaults; None for no preprocessing.
     esv : parameters of `ESV` that differ from its defaults, but for random_state, which `seed` is; None for the yardstick, one kernel
@@ -67,12 +67,16 @@ class Method:
     def changed(self, change: dict) -> "Method":
         """The method after a change: a table of settings is merged into the old one, anything else takes its place.
 
+        A condition '-3dmm' takes '+3dmm' off the old one.
+
         Where accuracies weigh the votes, voters taken `AS_SELECTED` are ranked as configured to have some, and all of them vote.
         """
         return replace(self, **{name: _merged(getattr(self, name), value) for name, value in change.items()})
 
 
 def _merged(old, new):
+    if isinstance(new, str) and new.startswith("-"):
+        return old.removesuffix(f"+{new[1:]}")
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return new
     if old.get("voting") == "weighted" and AS_SELECTED.items() <= new.items():

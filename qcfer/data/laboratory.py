@@ -16,7 +16,7 @@ import pandas as pd
 from ..core.labels import label_index
 from ..core.pictures import IMAGE_SUFFIXES
 from .label_files import Below
-from .layouts import ROW, STUDY, Dataset, dataset, folders, is_clutter
+from .layouts import DEFAULTS, ROW, STUDY, Dataset, dataset, folders, is_clutter
 from .rows import count_unlisted, with_twins
 
 # %% ../../nbs/11b_kdef_and_rafd.ipynb #8946325f
@@ -93,7 +93,7 @@ def read_laboratory(
     return table
 
 # %% ../../nbs/11b_kdef_and_rafd.ipynb #aa9af7c4
-_CONDITIONS = {"conditions": ["normalized@auto+raw", "normalized", "geometric@auto+raw", "geometric", "mirrored+raw"]}
+_CONDITIONS = {"conditions": [*DEFAULTS["conditions"], "normalized", "geometric@auto+raw", "geometric"]}
 
 KDEF = dataset(
     "kdef",

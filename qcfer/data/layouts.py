@@ -67,8 +67,8 @@ dataset = Registry("dataset", "qcfer.data")
 "Every set that qcfer knows, by the name that commands use; facts: `params`, the settings of a run on it."
 
 LADDERS = "modules components pca ensembling margins choices folds seeds reference".split()
-DEFAULTS = {"conditions": ["normalized@auto+raw", "geometric@auto+raw", "mirrored+raw"]}
-"How a set is seen when nobody says otherwise: every face from the front and as it is, turned ones alone so, and, as a control, mirrored."
+DEFAULTS = {"conditions": ["normalized@auto+raw+3dmm", "raw+3dmm", "mirrored+raw+3dmm", "normalized@auto+raw"]}
+"How a set is seen when nobody says otherwise: from the front, as it is and in three dimensions; and what the first and the last are worth."
 
 STUDY = DEFAULTS | {"ladders": LADDERS}
 "What is run on a set that others know, too."

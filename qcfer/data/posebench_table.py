@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from .label_files import Below, DatasetError
-from .layouts import LADDERS, Dataset, dataset
+from .layouts import DEFAULTS, LADDERS, Dataset, dataset
 
 # %% ../../nbs/10d_posebench_table.ipynb #b126e911
 POSEBENCH_FILE = "posebench.parquet"
@@ -108,7 +108,7 @@ def _frontal(reason):
 
 # %% ../../nbs/10d_posebench_table.ipynb #1de9f94b
 _PARAMS = {
-    "conditions": ["normalized@auto+raw", "normalized+raw", "normalized", "geometric@auto+raw", "geometric", "plain", "mirrored+raw"],
+    "conditions": [*DEFAULTS["conditions"], "normalized", "geometric@auto+raw", "geometric", "plain"],
     "extractors": ["timm:mobilenetv3_small_050?random=0"],
     "ladders": [*LADDERS[:2], "extractors", *LADDERS[2:]],
 }

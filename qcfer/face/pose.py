@@ -41,7 +41,7 @@ class AnnotationPose:
         self._pose = manifest.reindex(columns=["yaw", "pitch", "roll"]).to_numpy(np.float32)
 
     def estimate(self, images: Sequence[Image.Image]) -> Poses:
-        "The poses of the manifest's N faces, NaN where unknown; no landmarks, and no confidence. Opens no picture."
+        "The poses of the manifest's N faces, NaN where unknown; no landmarks, no confidence and no features. Opens no picture."
         if len(images) != len(self._pose):
             raise ValueError(f"expected the manifest's {len(self._pose)} pictures; found {len(images)}")
         return _unseen(self._pose.copy())
@@ -50,7 +50,7 @@ class AnnotationPose:
 def _unseen(angles):
     "Poses that no network has looked at."
     count, unknown = len(angles), np.float32(np.nan)
-    return Poses(angles, np.full((count, 68, 2), unknown), np.full(count, unknown))
+    return Poses(angles, np.full((count, 68, 2), unknown), np.full(count, unknown), np.empty((count, 0), np.float32))
 
 
 def _has_pose(manifest):

@@ -146,7 +146,7 @@ def _person_seen(path, embedder, estimator, geometric):
         turned, front, poses, landmarks = (stored[name] for name in ("turned", "front", "pose", "landmarks"))
     pictures = [Image.fromarray(pixels) for pixels in turned]
     if estimator is not None:
-        poses, landmarks, _ = estimator.estimate(pictures)
+        poses, landmarks = estimator.estimate(pictures)[:2]
     views = geometric.frontalize(pictures, [""] * len(pictures), poses, landmarks)
     done = np.array([isinstance(view, Image.Image) for view in views])
     raw, seen = (embedder.embed([one for one, good in zip(part, done) if good]) for part in (pictures, views))

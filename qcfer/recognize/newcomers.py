@@ -51,7 +51,7 @@ class Newcomers(Study):
         self._find_frontalizer, self._find_embedder = models.frontalizer, models.embedder
 
     @property
-    def seen(self) -> np.ndarray:  # (N, D) or (N, 2 D)
+    def seen(self) -> np.ndarray:  # of `qcfer.frontalize.conditions.fuse`
         "What the classifier sees of them."
         return self.see(self.condition)
 

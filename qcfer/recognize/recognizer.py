@@ -280,7 +280,7 @@ class Explanation(NamedTuple):
     seen : out of `SEEN`.
     why : why the face was not frontalized; '' where it was, or was not turned.
     pictures : {'frontal' or 'raw': what was shown}.
-    maps : {'frontal' or 'raw': (G, G) what hiding a part costs the class, in probability}.
+    maps : {'frontal' or 'raw': (G, G) what hiding a part from the embedder costs the class, in probability}.
     """
 
     label: str
@@ -300,14 +300,14 @@ def explain(
     look = recognizer.look([crop])
     condition, probabilities, embedder = Condition.parse(look.newcomers.condition), look.probabilities[0], recognizer.models.embedder()
     frontal = look.frontal(0) if look.seen[0] == "frontalized" else None
-    fused, best = "raw" in condition.views and condition.entry is not None, probabilities.argmax()
+    fused, best = condition.views[1:2] == (RAW,), probabilities.argmax()
     pictures = {"raw": crop} if frontal is None else {"frontal": frontal} | ({"raw": crop} if fused else {})
     whole, maps = {name: embedder.embed([picture]) for name, picture in pictures.items()}, {}
     for name, picture in pictures.items():
         hidden = embedder.embed(_hidden(picture, grid))
         parts = {other: np.repeat(rows, len(hidden), 0) for other, rows in whole.items()} | {name: hidden}
-        first = parts.get("frontal", parts.get("raw"))
-        rows = fuse(first, parts["raw"]) if fused else first
+        morphable = np.repeat(look.newcomers.morphable, len(hidden), 0)
+        rows = fuse(condition, parts.get("frontal", parts.get("raw")), parts.get("raw"), morphable)
         said = recognizer.ensemble.predict_proba(rows)[:, list(recognizer.ensemble.classes_).index(best)]
         maps[name] = (probabilities[best] - said).reshape(grid, grid)
     return Explanation(CLASSES[best], probabilities, look.seen[0], look.why[0], pictures, maps)

@@ -55,7 +55,7 @@ class Config:
     embedder:
         effnet_lite0, open_clip:ARCH/TAG or timm:NAME.
     conditions:
-        Ways to see the set, such as normalized@auto+raw. The run stands on the first that makes pictures.
+        Ways to see the set, such as normalized@auto+raw+3dmm. The run stands on the first that makes pictures.
     frontalized:
         A folder with pictures that another program frontalized, for the condition imported.
     device:

@@ -27,7 +27,7 @@ from ..embed.base import Embedder
 from ..embed.embedders import get_embedder
 from ..face.identity import ArcFace
 from ..face.pose import AnnotationPose, estimate_poses, get_pose_estimator
-from ..frontalize.conditions import ORACLE, RAW, Condition, View, fuse, get_frontalizer, show, takes, view_names
+from ..frontalize.conditions import MORPHABLE, ORACLE, RAW, Condition, View, fuse, get_frontalizer, show, takes, view_names
 from ..frontalize.gate import Thresholds, gate_scores, identity_scores, judge
 from ..frontalize.review import apply_verdicts, read_verdicts
 from ..frontalize.thresholds import choose, read_both
@@ -143,6 +143,7 @@ class Study:
     images : the N pictures as they are.
     poses : (N, 3) estimated yaw, pitch, roll in degrees; NaN where unknown.
     landmarks : (N, 68, 2) pixels of each picture; NaN where unknown.
+    morphable : (N, 512) what the estimator makes of each face in three dimensions; (N, 0) where it does not.
     conditions : the names of the ways to see the set: raw, oracle where there are true frontal views, then the config's.
     ids : what each part was made with.
     meter : time and memory of the stages.
@@ -211,6 +212,10 @@ class Study:
     @property
     def landmarks(self) -> np.ndarray:
         return self._found.landmarks
+
+    @property
+    def morphable(self) -> np.ndarray:
+        return self._found.morphable
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
@@ -282,17 +287,22 @@ class Study:
         with self.meter.stage("refine"):
             return refine(raw, rows, self.poses)
 
-    def see(self, condition: str, spec: str = "") -> np.ndarray:  # (N, D), or (N, 2 D) where two views stand side by side
+    def see(self, condition: str, spec: str = "") -> np.ndarray:  # of `qcfer.frontalize.conditions.fuse`
         "What the classifier sees under a condition; the oracle shows the true frontal view of faces estimated beyond 30 degrees."
-        if condition == RAW:
-            return self.embedded(RAW, spec)
-        if condition == ORACLE:
+        parsed, raw = Condition.parse(condition), self.embedded(RAW, spec)
+        return self._fused(parsed, self._seen(parsed, raw, spec), raw)
+
+    def _seen(self, condition, raw, spec):
+        "What stands first."
+        if condition.frontalizer == ORACLE:
             turned = is_profile(self.manifest["estimated_yaw"].to_numpy())
-            return np.where(turned[:, None], self.embedded(TRUE, spec), self.embedded(RAW, spec))
-        condition, raw = Condition.parse(condition), self.embedded(RAW, spec)
+            return np.where(turned[:, None], self.embedded(TRUE, spec), raw)
         seen = self.embedded(condition.view, spec)
-        seen = np.where(self.accepted(str(condition))[:, None], seen, raw) if condition.gate else seen
-        return fuse(seen, raw) if "raw" in condition.views else seen
+        return np.where(self.accepted(str(condition))[:, None], seen, raw) if condition.gate else seen
+
+    def _fused(self, condition, seen, raw):
+        unasked = np.empty((len(raw), 0), np.float32)
+        return fuse(condition, seen, raw, self.morphable if MORPHABLE in condition.views else unasked)
 
     @cached_property
     def views(self) -> list[str]:
@@ -330,10 +340,10 @@ class Study:
         return self._once(self._read, str(Condition.parse(condition).ungated))
 
     def _read(self, condition):
-        views, raw = Condition.parse(condition).views, self.embedded(RAW)
-        seen, reverted = self.see(condition), fuse(raw, raw) if "raw" in views else raw
+        parsed, raw = Condition.parse(condition), self.embedded(RAW)
+        seen, reverted = self.see(condition), self._fused(parsed, raw, raw)
         with self.meter.stage("gate"):
-            return read_both(self.scores(Condition.parse(condition).view), self.manifest, seen, reverted, self.config.seed)
+            return read_both(self.scores(parsed.view), self.manifest, seen, reverted, self.config.seed)
 
     def thresholds(self, condition: str) -> tuple:  # `qcfer.frontalize.gate.Thresholds`; how they were chosen, or {}
         "What a condition's gate asks of a frontal view; without a gate, nothing."

@@ -118,7 +118,7 @@ def strip(
     faces = PictureList(pictures.values())
     known = pd.DataFrame({"yaw": list(pictures), "pitch": 0.0, "roll": 0.0, "width": faces[0].width, "height": faces[0].height})
     _, estimator = get_pose_estimator(study.config.pose, known)
-    poses, landmarks, _ = estimate_poses(estimator, faces, known, study.out)
+    poses, landmarks = estimate_poses(estimator, faces, known, study.out)[:2]
     found = (faces, known, poses, landmarks, study.out)
     lines = {RAW: faces} | {name: show(study.frontalizer(name), *found).pictures for name in _in_strip(study)}
     lines[TRUE] = PictureList([pictures[0]] * len(faces))
