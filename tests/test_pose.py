@@ -154,7 +154,7 @@ def noise(count, size=(48, 48), seed=0):
 
 
 def reference(state, statistics, image):
-    "3DDFA-V2 written out once more, straight from the checkpoint: the 62 numbers and the 68 landmarks in the 120-pixel crop."
+    "3DDFA-V2 written out once more, straight from the checkpoint: the 62 numbers, the 68 landmarks in the 120-pixel crop, and the trunk."
 
     def unit(x, prefix, conv, norm, **options):
         x = F.conv2d(x, state[f"{prefix}{conv}.weight"], **options)
@@ -171,7 +171,7 @@ def reference(state, statistics, image):
     x = x.mean((2, 3))
     numbers = F.linear(x, state["module.fc_param.weight"], state["module.fc_param.bias"])[0].numpy()
     marks = F.linear(x, state["module.fc_lm.weight"], state["module.fc_lm.bias"])[0].numpy()
-    return numbers * statistics["std"].ravel() + statistics["mean"].ravel(), (marks.reshape(2, 68).T + 1) * 60
+    return numbers * statistics["std"].ravel() + statistics["mean"].ravel(), (marks.reshape(2, 68).T + 1) * 60, x[0].numpy()
 
 
 def agrees_with_reference(model, files, images):
@@ -183,12 +183,16 @@ def agrees_with_reference(model, files, images):
         boxes = np.array([[0, 0, side]])
         for _ in range(2):
             cameras, landmarks = model._read(canvas[None], boxes)
-            numbers, expected = reference(state, statistics, by_hand_cut(canvas[:, :, ::-1], *boxes[0]))
+            numbers, expected, _ = reference(state, statistics, by_hand_cut(canvas[:, :, ::-1], *boxes[0]))
             rows = numbers[:12].reshape(3, 4)[:2, :3]
             rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
             assert np.allclose(tddfa._camera_to_pose(cameras)[0], matrix_to_pose(np.stack([*rows, np.cross(*rows)])), atol=0.02)
             assert np.allclose(landmarks[0], expected * boxes[0, 2] / 120 + boxes[0, :2], atol=0.05)
             boxes = tddfa._boxes_around(landmarks).astype(int)
+        row = model.forward(canvas[None])[0]
+        square = by_hand_cut(canvas[:, :, ::-1], *tddfa._boxes_around(240 * row[3:139].reshape(1, 68, 2)).astype(int)[0])
+        both = sum(reference(state, statistics, one)[2] for one in (square, ImageOps.mirror(square)))
+        assert np.allclose(row[140:], both / np.linalg.norm(both), atol=1e-3)
 
 
 def by_hand_cut(pixels, left, top, side):
@@ -207,11 +211,22 @@ def test_estimate_does_not_depend_on_the_batch(random_model):
     together, marks, sure, morphable = random_model.estimate(images)
     rows = random_model.forward(np.stack([random_model.preprocess(image) for image in images]))
     assert together.shape == (67, 3) and marks.shape == (67, 68, 2) and sure.shape == (67,)
-    assert together.dtype == marks.dtype == sure.dtype == np.float32
+    assert together.dtype == marks.dtype == sure.dtype == morphable.dtype == np.float32
+    assert np.allclose(np.linalg.norm(morphable, axis=1), 1, atol=1e-5)
     for index in (0, 63, 64, 66):
         alone = random_model.forward(random_model.preprocess(images[index])[None])
         assert np.allclose(alone[0], rows[index], atol=0.01)
         assert np.allclose(split_rows(alone, [(48, 48)]).landmarks[0], marks[index], atol=0.01)
+
+
+def test_a_faces_features_do_not_know_left_from_right(random_model):
+    canvas = random_model.preprocess(noise(1, (240, 240))[0])
+    landmarks = np.random.default_rng(0).integers(40, 200, (1, 68, 2)).astype(float)
+    landmarks[0, :2] = (40, 40), (200, 200)  # a box of a whole middle, so that its mirror image is a box
+    mirrored = np.stack([240 - landmarks[..., 0], landmarks[..., 1]], axis=-1)
+    one = random_model._morphable(canvas[None], landmarks)
+    other = random_model._morphable(np.ascontiguousarray(canvas[None, :, ::-1]), mirrored)
+    assert np.allclose(one, other, atol=1e-4)
 
 
 def test_estimate_of_nothing(random_model):
@@ -326,7 +341,7 @@ KNOWN = pd.DataFrame({"roll": [1, 2], "yaw": [-40.5, np.nan], "pitch": [5.0, 6.0
 
 def test_annotation():
     pose, landmarks, confidence, morphable = AnnotationPose(KNOWN).estimate([None, None])
-    assert confidence.shape == (2,) and np.isnan(confidence).all()
+    assert confidence.shape == (2,) and np.isnan(confidence).all() and morphable.shape == (2, 0)
     assert pose.dtype == np.float32 and landmarks.shape == (2, 68, 2) and np.isnan(landmarks).all()
     assert np.array_equal(pose, np.array([[-40.5, 5, 1], [np.nan, 6, 2]], np.float32), equal_nan=True)
     only_yaw = AnnotationPose(KNOWN[["yaw"]]).estimate([None, None])[0]
@@ -491,7 +506,7 @@ def test_rotated_photographs(model, photographs, readings, clockwise):
 @needs_weights
 @needs_photographs
 def test_noses_point_where_the_yaw_says(readings):
-    pose, landmarks, _ = readings
+    pose, landmarks = readings[:2]
     width = landmarks[:, :17, 0].max(axis=1) - landmarks[:, :17, 0].min(axis=1)
     aside = (landmarks[:, 30, 0] - landmarks[:, [0, 16], 0].mean(axis=1)) / width
     turned = np.abs(pose[:, 0]) > 15

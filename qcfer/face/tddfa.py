@@ -64,6 +64,9 @@ def _convolutions(state):
         yield *_folded(state, f"{block}.conv_sep", f"{block}.bn_sep"), 1
 
 # %% ../../nbs/30_tddfa.ipynb #6ebaff26
+_HEADS, _TRUNK = "heads", "trunk"  # the graph's ends
+
+
 def _graph(
     state: dict[str, np.ndarray],  # a checkpoint's arrays by name
 ) -> bytes:  # an ONNX model: pixels (n, 120, 120, 3) uint8 to (n, 62 + 136) and (n, 512) float32
@@ -88,12 +91,12 @@ def _graph(
         then("Relu")
     then("GlobalAveragePool")
     then("Flatten")
-    trunk = nodes[-1].output[0]
+    nodes[-1].output[0] = _TRUNK
     heads = [np.concatenate([state[f"fc_param.{part}"], state[f"fc_lm.{part}"]]) for part in ("weight", "bias")]
     then("Gemm", *heads, transB=1)
+    nodes[-1].output[0] = _HEADS
     pixels = helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["n", 120, 120, 3])
-    sizes = {nodes[-1].output[0]: 62 + 136, trunk: 512}
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in sizes.items()]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", size]) for name, size in ((_HEADS, 62 + 136), (_TRUNK, 512))]
     graph = helper.make_graph(nodes, "3ddfa_v2", [pixels], ends, initializer=weights)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8).SerializeToString()
 
@@ -290,7 +293,7 @@ class TDDFA:
 
     def _run(self, end, squares):
         "One of the graph's ends; only what it needs is computed."
-        return self._session.run([self._session.get_outputs()[end].name], {"pixels": squares})[0]
+        return self._session.run([end], {"pixels": squares})[0]
 
     def glance(self, images: Sequence[Image.Image]) -> np.ndarray:
         "What the network says of N whole pictures at one look: (N, 3) degrees. For comparison; it depends on how a face is cropped."
@@ -308,7 +311,6 @@ class TDDFA:
         return split_rows(rows, sizes)
 
 
-_HEADS, _TRUNK = 0, 1  # the graph's ends
 _FAR = 0.05  # in parts of the square's side: the first look was framed so badly that a third is worth its time
 _NEARER = 0.6  # of the picture's side is looked at where the whole shows no face
 _SHOWN = f"{_CANVAS}-mirrored-recrop{_MARGIN}-far{_FAR}-nearer{_NEARER}-doubt{_DOUBT}-surest-ypr-trunk"

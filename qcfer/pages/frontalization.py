@@ -51,7 +51,7 @@ def _p(value):
 
 
 def frontalized(run: Run) -> dict:  # {condition: its part of the record}
-    "The conditions that a frontalizer made."
+    "The conditions beside the pictures as they are and the oracle."
     skipped = (RAW, "raw_with_duplicates", ORACLE)
     return {name: part for name, part in run.record["conditions"].items() if name not in skipped}
 
@@ -97,7 +97,7 @@ def main_gate(run: Run) -> str:  # '' where no gate judged
 def frontalizers(run: Run) -> list[str]:
     "The frontalizers that made pictures, the main one first, the yardstick that only mirrors left out."
     parsed = [Condition.parse(name) for name in frontalized(run)]
-    views = dict.fromkeys(each.view for each in parsed if each.frontalizer != "mirrored" and "learned" not in each.entry.facts)
+    views = dict.fromkeys(each.view for each in parsed if each.entry and each.frontalizer != "mirrored" and "learned" not in each.entry.facts)
     return sorted(views, key=Condition.parse(run.main).view.__ne__)
 
 # %% ../../nbs/93b_frontalization_page.ipynb #bee7728b

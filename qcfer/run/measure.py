@@ -56,8 +56,8 @@ def condition_records(
     "Every trained condition: models, metrics, what it gains on the pictures as they are, and the time it took."
     seed, ids, records = study.config.seed, study.ids, {}
     for name, rows in tables.items():
-        as_they_are, test = name.startswith(RAW), rows[rows["split"] == "test"]
-        made_by = "none" if as_they_are else ids["frontalizers"].get(Condition.parse(name).view, name)
+        as_they_are, test = name in (RAW, "raw_with_duplicates"), rows[rows["split"] == "test"]
+        made_by = "none" if name.startswith(RAW) else ids["frontalizers"].get(Condition.parse(name).view, name)
         records[name] = {
             "ids": {"pose": ids["pose"], "frontalizer": made_by, "embedder": ids["embedder"]},
             "metrics": evaluate(rows, seed=seed),

@@ -53,7 +53,7 @@ class Eager:
         self.layers = [(torch.tensor(kernel), torch.tensor(bias), stride) for kernel, bias, stride in tddfa._convolutions(state)]
         self.heads = [torch.tensor(np.concatenate([state[f"fc_param.{part}"], state[f"fc_lm.{part}"]])) for part in ("weight", "bias")]
 
-    def run(self, _, given):
+    def run(self, ends, given):
         import torch
         from torch.nn import functional
 
@@ -62,7 +62,9 @@ class Eager:
             for kernel, bias, stride in self.layers:
                 groups = len(kernel) if kernel.shape[1] == 1 else 1
                 x = functional.relu(functional.conv2d(x, kernel, bias, stride, kernel.shape[2] // 2, groups=groups))
-            return [functional.linear(x.mean((2, 3)), *self.heads).numpy()]
+            trunk = x.mean((2, 3))
+            found = {"trunk": trunk, "heads": functional.linear(trunk, *self.heads)}
+            return [found[end].numpy() for end in ends]
 
 
 def pose(estimator, faces):
