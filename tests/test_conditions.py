@@ -127,6 +127,6 @@ def test_a_models_revision_is_no_gate():
 def test_both_views_side_by_side_weigh_the_same():
     rng = np.random.default_rng(0)
     seen, raw = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in rng.normal(size=(2, 5, 8)).astype(np.float32))
-    both = fuse(seen, raw)
+    both = fuse(Condition.parse("mirrored+raw"), seen, raw, np.empty((5, 0)))
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(both @ both.T, (seen @ seen.T + raw @ raw.T) / 2, atol=1e-6)

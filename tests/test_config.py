@@ -10,7 +10,7 @@ def test_each_source_overrides_the_one_before(tmp_path):
     params = tmp_path / "mine.yaml"
     params.write_text("config:\n  seed: 2\n  esv: {candidates: LR, top_m: 2}\n  conditions: [plain]\n")
     config = make_config("fer2013", params, ["esv.top_m=3", "afp.whiten=true"], seed=4, conditions=None)
-    assert defaults_of("fer2013")["conditions"][0] == "normalized@auto+raw" and config.conditions == ["plain"]
+    assert defaults_of("fer2013")["conditions"][0] == "normalized@auto+raw+3dmm" and config.conditions == ["plain"]
     assert (config.seed, config.esv, config.afp) == (4, {"candidates": "LR", "top_m": 3}, {"whiten": True})
     assert config.ladders == defaults_of("fer2013")["ladders"]
 

@@ -182,17 +182,17 @@ def agrees_with_reference(model, files, images):
         canvas, side = model.preprocess(image), 240
         boxes = np.array([[0, 0, side]])
         for _ in range(2):
-            cameras, landmarks = model._read(canvas[None], boxes)
-            numbers, expected, _ = reference(state, statistics, by_hand_cut(canvas[:, :, ::-1], *boxes[0]))
+            cameras, landmarks, found = model._read(canvas[None], boxes)
+            square = by_hand_cut(canvas[:, :, ::-1], *boxes[0])
+            numbers, expected, trunk = reference(state, statistics, square)
+            both = trunk + reference(state, statistics, ImageOps.mirror(square))[2]
+            row = model._with_mirrored(np.hstack([np.zeros((1, 140), np.float32), found]), canvas[None], boxes)[0]
+            assert np.allclose(row[140:], both / np.linalg.norm(both), atol=1e-4)
             rows = numbers[:12].reshape(3, 4)[:2, :3]
             rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
             assert np.allclose(tddfa._camera_to_pose(cameras)[0], matrix_to_pose(np.stack([*rows, np.cross(*rows)])), atol=0.02)
             assert np.allclose(landmarks[0], expected * boxes[0, 2] / 120 + boxes[0, :2], atol=0.05)
             boxes = tddfa._boxes_around(landmarks).astype(int)
-        row = model.forward(canvas[None])[0]
-        square = by_hand_cut(canvas[:, :, ::-1], *tddfa._boxes_around(240 * row[3:139].reshape(1, 68, 2)).astype(int)[0])
-        both = sum(reference(state, statistics, one)[2] for one in (square, ImageOps.mirror(square)))
-        assert np.allclose(row[140:], both / np.linalg.norm(both), atol=1e-3)
 
 
 def by_hand_cut(pixels, left, top, side):
@@ -220,13 +220,12 @@ def test_estimate_does_not_depend_on_the_batch(random_model):
 
 
 def test_a_faces_features_do_not_know_left_from_right(random_model):
-    canvas = random_model.preprocess(noise(1, (240, 240))[0])
-    landmarks = np.random.default_rng(0).integers(40, 200, (1, 68, 2)).astype(float)
-    landmarks[0, :2] = (40, 40), (200, 200)  # a box of a whole middle, so that its mirror image is a box
-    mirrored = np.stack([240 - landmarks[..., 0], landmarks[..., 1]], axis=-1)
-    one = random_model._morphable(canvas[None], landmarks)
-    other = random_model._morphable(np.ascontiguousarray(canvas[None, :, ::-1]), mirrored)
-    assert np.allclose(one, other, atol=1e-4)
+    canvas, box = random_model.preprocess(noise(1, (240, 240))[0])[None], np.array([[30, 40, 160]])
+    found = []
+    for batch, boxes in ((canvas, box), (np.ascontiguousarray(canvas[:, :, ::-1]), np.array([[240 - 30 - 160, 40, 160]]))):
+        trunk = random_model._read(batch, boxes)[2]
+        found.append(random_model._with_mirrored(np.hstack([np.zeros((1, 140), np.float32), trunk]), batch, boxes)[0])
+    assert np.allclose(*found, atol=1e-4)
 
 
 def test_estimate_of_nothing(random_model):

@@ -142,6 +142,10 @@ def cut_square(
     return np.asarray(Image.fromarray(pixels[rows][:, columns]).resize((size, size), Image.Resampling.BILINEAR))
 
 # %% ../../nbs/30_tddfa.ipynb #6d4b43c3
+def _cut(batch, boxes):  # (n, 120, 120, 3): a square of each canvas, as the network takes it
+    return stacked([cut_square(pixels, box, 120) for pixels, box in zip(batch, boxes)])
+
+
 _MARGIN = 1.15  # the square's side, in parts of the landmarks' extent
 
 
@@ -250,50 +254,46 @@ class TDDFA:
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
         "Canvases (n, 240, 240, 3) uint8 to rows (n, 652) float32: whole pictures first, the middle of those where that finds no face."
-        rows = self._follow(batch, 1.0)
+        rows, boxes = self._follow(batch, 1.0)
         doubtful = np.flatnonzero(rows[:, _SURE] < UNKNOWN_BELOW)
         if len(doubtful):
-            again = self._follow(batch[doubtful], _NEARER)
+            again, nearer = self._follow(batch[doubtful], _NEARER)
             better = again[:, _SURE] > rows[doubtful, _SURE]
-            rows[doubtful[better]] = again[better]
-        return np.hstack([rows, self._morphable(batch, rows[:, _PLACES].reshape(-1, 68, 2) * _CANVAS)])
+            rows[doubtful[better]], boxes[doubtful[better]] = again[better], nearer[better]
+        return self._with_mirrored(rows, batch, boxes)
 
     def _follow(self, batch, share):
         "Read the middle of each canvas, then the square around the landmarks; once more where the two disagree. The surest counts."
-        rows, left = np.full((len(batch), _SURE + 1), -1, np.float32), np.arange(len(batch))
-        _, before = self._read(batch, _middle(len(batch), share))
+        rows, left = np.full((len(batch), self.dim), -1, np.float32), np.arange(len(batch))
+        squares = _middle(len(batch), share)
+        _, before, _ = self._read(batch, squares)
         for _ in range(2):
             boxes = _boxes_around(before)
-            cameras, landmarks = self._read(batch[left], boxes)
+            cameras, landmarks, trunk = self._read(batch[left], boxes)
             moved = np.linalg.norm(landmarks - before, axis=2).mean(1) / boxes[:, 2]
             confidence = _confidence(cameras, moved)
-            found = np.column_stack([_camera_to_pose(cameras), landmarks.reshape(-1, 136) / _CANVAS, confidence])
-            rows[left] = np.where((confidence > rows[left, _SURE])[:, None], found, rows[left])
+            found = np.column_stack([_camera_to_pose(cameras), landmarks.reshape(-1, 136) / _CANVAS, confidence, trunk])
+            surer = confidence > rows[left, _SURE]
+            rows[left[surer]], squares[left[surer]] = found[surer], boxes[surer]
             doubtful = (confidence < UNKNOWN_BELOW) | (moved > _FAR)
             left, before = left[doubtful], landmarks[doubtful]
             if not len(left):
                 break
-        return rows
+        return rows, squares
 
     def _read(self, batch, boxes):
-        "The network's cameras (n, 3, 4) and landmarks (n, 68, 2), in pixels of the canvas, from a square of each canvas."
-        outputs = self._run(_HEADS, self._cut(batch, boxes))
+        "The network's cameras (n, 3, 4), landmarks (n, 68, 2), in pixels of the canvas, and trunk (n, 512), from a square of each canvas."
+        outputs, trunk = self._session.run([_HEADS, _TRUNK], {"pixels": _cut(batch, boxes)})
         cameras = (outputs[:, :12] * self._std + self._mean).reshape(-1, 3, 4)
         inside = (outputs[:, 62:].reshape(-1, 2, 68).swapaxes(1, 2) + 1) / 2
-        return cameras, inside * boxes[:, None, 2:] + boxes[:, None, :2]
+        return cameras, inside * boxes[:, None, 2:] + boxes[:, None, :2], trunk
 
-    def _morphable(self, batch, landmarks):
-        "The features (n, 512) of the squares around the landmarks and of their mirror images, added, of unit length."
-        squares = self._cut(batch, _boxes_around(landmarks))
-        both = self._run(_TRUNK, squares) + self._run(_TRUNK, np.ascontiguousarray(squares[:, :, ::-1]))
-        return both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-6)
-
-    def _cut(self, batch, boxes):
-        return stacked([cut_square(pixels, box, 120) for pixels, box in zip(batch, boxes)])
-
-    def _run(self, end, squares):
-        "One of the graph's ends; only what it needs is computed."
-        return self._session.run([end], {"pixels": squares})[0]
+    def _with_mirrored(self, rows, batch, boxes):
+        "The rows with the trunk's features of the mirrored squares added to theirs, of unit length."
+        (mirrored,) = self._session.run([_TRUNK], {"pixels": np.ascontiguousarray(_cut(batch, boxes)[:, :, ::-1])})
+        both = rows[:, _SURE + 1 :] + mirrored
+        rows[:, _SURE + 1 :] = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-6)
+        return rows
 
     def glance(self, images: Sequence[Image.Image]) -> np.ndarray:
         "What the network says of N whole pictures at one look: (N, 3) degrees. For comparison; it depends on how a face is cropped."

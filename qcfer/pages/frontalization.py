@@ -96,8 +96,8 @@ def main_gate(run: Run) -> str:  # '' where no gate judged
 
 def frontalizers(run: Run) -> list[str]:
     "The frontalizers that made pictures, the main one first, the yardstick that only mirrors left out."
-    parsed = [Condition.parse(name) for name in frontalized(run)]
-    views = dict.fromkeys(each.view for each in parsed if each.entry and each.frontalizer != "mirrored" and "learned" not in each.entry.facts)
+    parsed = [each for each in map(Condition.parse, frontalized(run)) if each.entry]
+    views = dict.fromkeys(each.view for each in parsed if each.frontalizer != "mirrored" and "learned" not in each.entry.facts)
     return sorted(views, key=Condition.parse(run.main).view.__ne__)
 
 # %% ../../nbs/93b_frontalization_page.ipynb #bee7728b
