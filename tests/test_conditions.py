@@ -80,10 +80,11 @@ def test_a_seed_is_a_whole_number(query):
         Condition.parse(f"qwen?{query}")
 
 
+BESIDE = ["raw+raw", "oracle+raw", "raw+raw+3dmm", "raw+3dmm+raw", "3dmm", "+3dmm", "raw+3dmm+3dmm", "geometric+3dmm+raw", "raw@auto"]
 NONE = ["geometric?seed=3", "mirrored?x=1", "plain?", "qwen:", "qwenx", "qwen:?seed=3", "refined?seed=1", "", "+raw", "geometric:x"]
 
 
-@pytest.mark.parametrize("name", [*NONE, "raw+raw", "oracle+raw", "geometric+oracle", "raw_with_duplicates", "Geometric"])
+@pytest.mark.parametrize("name", [*NONE, *BESIDE, "geometric+oracle", "raw_with_duplicates", "Geometric"])
 def test_what_is_no_condition_is_answered_with_those_there_are(name):
     with pytest.raises(ValueError, match="expected a condition: raw, or a frontalizer, then @paper or @auto .*geometric.*found"):
         Condition.parse(name)
@@ -130,3 +131,26 @@ def test_both_views_side_by_side_weigh_the_same():
     both = fuse(Condition.parse("mirrored+raw"), seen, raw, np.empty((5, 0)))
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(both @ both.T, (seen @ seen.T + raw @ raw.T) / 2, atol=1e-6)
+    morphable = np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    names = {"mirrored+raw+3dmm": [seen, raw, morphable], "mirrored+3dmm": [seen, morphable], "raw+3dmm": [seen, morphable]}
+    for name, parts in names.items():
+        fused = fuse(Condition.parse(name), seen, raw, morphable)
+        np.testing.assert_allclose(fused @ fused.T, sum(part @ part.T for part in parts) / len(parts), atol=1e-6)
+    unknown = fuse(Condition.parse("mirrored+raw+3dmm"), seen, raw, np.empty((5, 0), np.float32))
+    np.testing.assert_allclose(unknown, both, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name, views, method",
+    [
+        ("raw+3dmm", ("raw", "3dmm"), False),
+        ("oracle+3dmm", ("frontal", "3dmm"), False),
+        ("geometric+3dmm", ("frontal", "3dmm"), True),
+        ("normalized@auto+raw+3dmm", ("frontal", "raw", "3dmm"), True),
+        ("qwen:a/b@c?seed=3@paper+raw+3dmm", ("frontal", "raw", "3dmm"), True),
+    ],
+)
+def test_what_stands_beside_is_read_and_written(name, views, method):
+    found = Condition.parse(name)
+    assert (str(found), found.views, found.is_method) == (name, views, method)
+    assert "3dmm" not in found.view and name.endswith("+3dmm") and "3dmm" in found.words

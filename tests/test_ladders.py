@@ -27,7 +27,17 @@ def test_built_in_ladders_end_in_the_whole_method_where_they_say_so(name):
         assert list(rungs)[-1] == ladder.reference and rungs[ladder.reference] == whole
         assert [rung.condition for rung in rungs.values()] == ["raw"] + ["geometric"] * (len(rungs) - 1)
     unturned = ladder.methods(Method())
-    assert "+ PFN" not in unturned and "+ pose normalization" not in unturned
+    assert not {"+ PFN", "+ pose normalization", "+ 3DMM features"} & set(unturned)
+
+
+@pytest.mark.parametrize("search", [None, {}], ids=["configured", "searched"])
+@pytest.mark.parametrize("name", ["modules", "components"])
+def test_what_stands_beside_the_views_is_a_rung_of_its_own(name, search):
+    ladder = LADDERS[name]
+    assert "+ 3DMM features" not in ladder.methods(Method("geometric@auto+raw", search=search))
+    rungs = ladder.methods(Method("geometric@auto+raw+3dmm", search=search))
+    assert [rung.condition for rung in rungs.values()][:3] == ["raw", "geometric@auto+raw", "geometric@auto+raw+3dmm"]
+    assert list(rungs)[2] == "+ 3DMM features" and {rung.condition for rung in list(rungs.values())[2:]} == {"geometric@auto+raw+3dmm"}
 
 
 @pytest.mark.parametrize("name", LADDERS)

@@ -325,7 +325,7 @@ def test_the_estimate_decides_and_the_truth_is_kept(posebench_set, tmp_path):
 @pytest.fixture(scope="module")
 def frontalized_run(posebench_set, tmp_path_factory):
     out = tmp_path_factory.mktemp("frontalized-run")
-    conditions = ["geometric@paper", "geometric", "geometric@paper+raw", "mirrored+raw"]
+    conditions = ["geometric@paper", "geometric", "geometric@paper+raw", "mirrored+raw", "raw+3dmm"]
     config = Config("posebench", str(posebench_set), pose="annotation", esv=QUICK, conditions=conditions)
     return config, out, make_run(config, out)
 
@@ -333,7 +333,9 @@ def frontalized_run(posebench_set, tmp_path_factory):
 def test_every_condition_is_trained_and_compared_with_raw(frontalized_run):
     _, _, done = frontalized_run
     record = done.record
-    assert list(record["conditions"]) == ["raw", "oracle", "geometric@paper", "geometric", "geometric@paper+raw", "mirrored+raw"]
+    assert list(record["conditions"]) == ["raw", "oracle", *done.record["config"]["conditions"]] and len(record["conditions"]) == 7
+    without = record["conditions"]["raw+3dmm"]
+    assert without["ids"]["frontalizer"] == "none" and without["versus_raw"]["test"]["value"] == 0  # the annotation knows no features
     assert set(record["frontalizers"]) == {"geometric", "mirrored"}
     for name in ("geometric@paper", "geometric", "geometric@paper+raw"):
         assert record["conditions"][name]["ids"]["frontalizer"].startswith("geometric:")
@@ -360,6 +362,7 @@ def test_a_rejected_face_is_seen_as_it_is_in_training_and_in_test(frontalized_ru
     assert (frontal[rejected] != raw[rejected]).any(1).all()
     both = study.see("geometric@paper+raw")
     np.testing.assert_array_equal(both[rejected][:, : raw.shape[1]], both[rejected][:, raw.shape[1] :])
+    np.testing.assert_array_equal(study.see("geometric@paper+raw+3dmm"), both)  # the annotation knows no features
 
 
 def test_a_gate_that_others_have_set_is_not_chosen_anew(frontalized_run):
@@ -460,8 +463,10 @@ def test_pictures_from_elsewhere_are_a_condition(posebench_set, tmp_path):
     config = Config(**shared, conditions=["imported", "mirrored"], frontalized=str(tmp_path / "made"))
     done = make_run(config, tmp_path / "out")
     assert done.record["conditions"]["imported"]["ids"]["frontalizer"].startswith("imported@")
-    same = [done.predictions.query(f"condition == '{name}'")["predicted"].tolist() for name in ("imported", "mirrored")]
-    assert same[0] == same[1]  # the same pixels, whoever made them
+    study = Study(config, tmp_path / "out")
+    turned = (study.view("imported").table["status"] == "done").to_numpy()
+    assert 0 < turned.sum() < len(turned)  # the same pixels, whoever made them, for those whom it takes
+    np.testing.assert_array_equal(study.see("imported"), np.where(turned[:, None], study.see("mirrored"), study.see("raw")))
 
 
 def test_a_wrong_condition_is_named_before_any_work(posebench_set):

@@ -31,7 +31,7 @@ from qcfer.run.config import Config
 from qcfer.run.pipeline import make_run
 from qcfer.run.record import Run
 
-CONDITIONS = ["geometric@paper+raw", "mirrored+raw"]
+CONDITIONS = ["geometric@paper+raw+3dmm", "mirrored+raw"]
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,7 @@ def test_the_runs_own_test_faces_get_the_runs_own_answers(turned):
     told = run.test.set_index("image").loc[study.manifest["image"].iloc[rows]]
     np.testing.assert_allclose(table[list(CLASSES)].to_numpy(), told[PROBABILITIES].to_numpy(), rtol=0, atol=1e-6)
     np.testing.assert_allclose(table["yaw"], study.poses[rows, 0], atol=1e-4)
+    assert study.see(run.main).shape[1] == 2 * study.embedder().dim + 512
     accepted, beyond = study.accepted(run.main)[rows], np.abs(study.poses[rows, 0]) > 30
     np.testing.assert_array_equal(table["seen"], np.where(~beyond, "raw", np.where(accepted, "frontalized", "reverted")))
     assert set(table["seen"]) == {"raw", "frontalized", "reverted"}  # or the gate was not tried
@@ -80,7 +81,7 @@ def test_reverted_faces_say_why_and_are_seen_as_they_are(turned):
     raw = recognizer.models.embedder().embed([study.images[row] for row in rows])
     seen, reverted = look.newcomers.seen, look.seen == "reverted"
     assert 0 < reverted.sum() < len(rows)
-    np.testing.assert_allclose(seen[reverted][:, : raw.shape[1]], seen[reverted][:, raw.shape[1] :])
+    np.testing.assert_allclose(seen[reverted][:, : raw.shape[1]], seen[reverted][:, raw.shape[1] : 2 * raw.shape[1]])
     assert all(("embedder" in why or "residual_yaw" in why) == was for why, was in zip(look.why, reverted))
     assert [look.frontal(place) is not None for place in range(len(rows))] == [True] * len(rows)
     found = explain(recognizer, study.images[rows[int(np.argmin(reverted))]], grid=2)

@@ -313,4 +313,4 @@ class TDDFA:
 
 _FAR = 0.05  # in parts of the square's side: the first look was framed so badly that a third is worth its time
 _NEARER = 0.6  # of the picture's side is looked at where the whole shows no face
-_SHOWN = f"{_CANVAS}-mirrored-recrop{_MARGIN}-far{_FAR}-nearer{_NEARER}-doubt{_DOUBT}-surest-ypr-trunk"
+_SHOWN = f"{_CANVAS}-mirrored-recrop{_MARGIN}-far{_FAR}-nearer{_NEARER}-doubt{_DOUBT}-surest-ypr-trunk+mirrored"
