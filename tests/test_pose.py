@@ -521,15 +521,15 @@ def test_photographs_of_faces_are_taken_for_faces(readings):
 
 @needs_weights
 @needs_photographs
-def test_two_looks_cost_little_more_than_two_of_one(model, photographs):
-    "At least 0.45 of the rate of single looks, in processor time, for other programs may be running; both in turns."
+def test_three_looks_cost_little_more_than_three_of_one(model, photographs):
+    "A look to find, one to read, one at the mirror image: a third of the rate of single looks, in processor time, for other programs may be running."
     few, spent = photographs[:192], np.zeros(2)
     for _ in range(3):
         for place, read in enumerate((model.glance, model.estimate)):
             start = time.process_time()
             read(few)
             spent[place] += time.process_time() - start
-    assert spent[0] / spent[1] > 0.40, spent  # 0.45 and more on an idle machine
+    assert spent[0] / spent[1] > 0.29, spent
 
 
 # --- crops, and what is no face

@@ -74,7 +74,7 @@ def tilt(
 
 # %% ../../nbs/34_crop.ipynb #9ca847dd
 def crop(
-    image: Image.Image,  # RGB
+    pixels: np.ndarray,  # (height, width, 3) uint8, of a picture
     box: np.ndarray,  # (4,) left, top, right, bottom of a face
     points: np.ndarray,  # (5, 2) its eyes, nose and corners of the mouth
     framing: Framing,
@@ -87,9 +87,8 @@ def crop(
     middle[0] += framing.nose * (points[2][0] - (left + right) / 2)
     wide = max(1, round(framing.side * height))
     corner = np.rint(middle - wide / 2).astype(int)
-    inside = np.clip(np.minimum(corner + wide, image.size) - np.maximum(corner, 0), 0, None).prod() / wide**2
+    inside = np.clip(np.minimum(corner + wide, pixels.shape[1::-1]) - np.maximum(corner, 0), 0, None).prod() / wide**2
     angle = 0.0 if framing.level is None else tilt(points) - framing.level
-    pixels = np.asarray(image)
     if abs(angle) < 0.5:
         return Image.fromarray(cut_square(pixels, (*corner, wide), min(wide, side))), float(inside)
     room = math.ceil(wide * 0.21)  # the corners of a square that is turned by 45 degrees

@@ -138,6 +138,8 @@ def cut_square(
 ) -> np.ndarray:  # (size, size, 3) uint8
     "A square of a picture, made larger or smaller."
     left, top, side = (int(value) for value in box)
+    if min(left, top) >= 0 and left + side <= pixels.shape[1] and top + side <= pixels.shape[0]:
+        return np.asarray(Image.fromarray(pixels[top : top + side, left : left + side]).resize((size, size), Image.Resampling.BILINEAR))
     rows, columns = _mirrored(np.arange(top, top + side), pixels.shape[0]), _mirrored(np.arange(left, left + side), pixels.shape[1])
     return np.asarray(Image.fromarray(pixels[rows][:, columns]).resize((size, size), Image.Resampling.BILINEAR))
 

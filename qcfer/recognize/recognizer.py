@@ -211,7 +211,8 @@ class Recognizer:
         from qcfer.face.crop import crop
 
         for image, (boxes, scores, points) in zip(images, self.detector.detect(images)):
-            cut = [crop(image, box, own, framing, side=_CROP_SIDE) for box, own in zip(boxes, points)]
+            pixels = np.asarray(image)
+            cut = [crop(pixels, box, own, framing, side=_CROP_SIDE) for box, own in zip(boxes, points)]
             each = zip(cut, boxes.tolist(), scores.tolist())
             found.append([Face(made, tuple(box), score, inside, number) for number, ((made, inside), box, score) in enumerate(each)])
         return found
