@@ -522,7 +522,7 @@ def test_photographs_of_faces_are_taken_for_faces(readings):
 @needs_weights
 @needs_photographs
 def test_three_looks_cost_little_more_than_three_of_one(model, photographs):
-    "A look to find, one to read, one at the mirror image: a third of the rate of single looks, in processor time, for other programs may be running."
+    "To find, to read, and at the mirror image: a third of the rate of single looks, in processor time, for other programs may be running."
     few, spent = photographs[:192], np.zeros(2)
     for _ in range(3):
         for place, read in enumerate((model.glance, model.estimate)):

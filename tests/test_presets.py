@@ -139,9 +139,10 @@ def test_the_papers_method_runs_on_a_miniature_tree(name, tiny, tmp_path):
 
 @pytest.mark.parametrize("name", TREES)
 def test_the_default_runs_on_a_miniature_tree(name, tmp_path):
-    config = make_config(name, root=tree(name, tmp_path / "set"), ladders=["modules", "reference"], conditions=[], pose="none")
+    config = make_config(name, root=tree(name, tmp_path / "set"), ladders=["modules", "reference"])
     run = make_run(config, tmp_path / "out")
     record, model = run.record, load(run.model())
+    assert run.main == "normalized@auto+raw+3dmm" and list(record["conditions"])[:5] == ["raw", *defaults_of(name)["conditions"]]
     assert isinstance(model, ESVSearch) and record["esv"]["strategy"] == model.strategy_
     assert {"name", "finalist", "rows", "accuracy", "score", "weight"} <= set(record["esv"]["candidates"][0])
     assert set(record["esv"]["comparisons"]) == {"best candidate", "first rung"}
