@@ -340,7 +340,7 @@ def test_each_condition_has_its_line_with_its_intervals():
     lines = [line for line in axis.lines if line.get_marker() != "None"]
     labels = [
         "pictures as they are",
-        *(f"frontalized: {name}" for name in ("geometric", "qwen", "refined")),
+        *("geometric", "qwen", "refined"),
         "true frontal views (oracle)",
     ]
     assert [line.get_label() for line in lines] == labels  # raw first, the oracle last, whatever the order in the record
@@ -351,6 +351,14 @@ def test_each_condition_has_its_line_with_its_intervals():
         np.testing.assert_allclose([segment[0, 0] for segment in bars.get_segments()], line.get_xdata())
     (chance,) = [line for line in axis.lines if line.get_linestyle() == ":"]
     assert chance.get_ydata()[0] == pytest.approx(100 / 7)
+
+
+def test_of_many_conditions_as_many_are_drawn_as_can_be_told_apart():
+    many = {name: SCORE["geometric"] for name in ("main", "b+raw", "raw", "c", "d", "e", "oracle", "f")}
+    lines = [line.get_label() for line in yaw.yaw_conditions(many).axes[0].lines if line.get_marker() != "None"]
+    assert lines == ["pictures as they are", "main", "b+raw", "c", "d", "true frontal views (oracle)"]
+    labels = [label.get_text() for label in yaw.headroom({"headroom": dict.fromkeys("abcdef", SHARES)}).axes[0].get_yticklabels()]
+    assert {label[0] for label in labels if label} <= set("abcd")
 
 
 def test_conditions_can_be_told_apart_without_colour():

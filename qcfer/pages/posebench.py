@@ -130,7 +130,8 @@ def turning(
         return None
     score = run.posebench["score"]
     raw, oracle, kept = score[RAW], score[ORACLE], [name for name in _SUBSETS if name in score[RAW]]
-    cells = {condition_name(name): {_SUBSETS[part]: f"{Metric.of(row[part]):%}" for part in kept} for name, row in score.items()}
+    heads = {part: f"{_SUBSETS[part]} (n = {raw[part]['n']:,})" for part in kept}
+    cells = {condition_name(name): {head: f"{Metric.of(row[part]):%}" for part, head in heads.items()} for name, row in score.items()}
     if {"frontal", "extreme"} <= set(raw):
         falls = [f"{Metric.of(row['frontal']):%v}".removesuffix(" %") + f" to {Metric.of(row['extreme']):%v}" for row in (raw, oracle)]
         words = f"From frontal to extreme, accuracy goes from {falls[0]} on the pictures as they are, from {falls[1]} with the true "
@@ -138,8 +139,7 @@ def turning(
     else:
         words = "The test faces do not reach from frontal to extreme."
     says = caption(figure, words, raw["test"]), caption(table, "Accuracy in percent.", raw["test"], "Table")
-    numbers = pd.DataFrame(cells).assign(faces=[raw[part]["n"] for part in kept])
-    return Section("What does turning cost?", figures.yaw_conditions(score), numbers, says)
+    return Section("What does turning cost?", figures.yaw_conditions(score), pd.DataFrame(cells).T, says)
 
 # %% ../../nbs/93a_posebench_page.ipynb #e05f6a23
 _EFFECT = {

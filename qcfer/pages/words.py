@@ -51,7 +51,8 @@ def condition_name(
     key: str,  # a key of a record's conditions
 ) -> str:  # e.g. 'pictures as they are', for 'raw'
     "A condition in words: what the classifier is trained and tested on."
-    return _CALLED.get(key, f"frontalized: {key}")
+    first, *beside = key.split("+")
+    return " + ".join([_CALLED[first], *beside]) if first in _CALLED else f"frontalized: {key}"
 
 # %% ../../nbs/90_words.ipynb #117c0eeb
 def caption(

@@ -91,6 +91,12 @@ _FIXED = {
 }
 
 
+def _few(conditions):
+    "Raw, the oracle and the first others, as many as can be told apart, the run's main condition being the first."
+    made = [name for name in conditions if name not in _FIXED][: len(_FRONTALIZED)]
+    return [name for name in conditions if name in _FIXED or name in made]
+
+
 def condition_looks(conditions):  # -> {condition: how it is drawn}, raw first and the oracle last
     made = [name for name in conditions if name not in _FIXED]
     looks = {name: dict(zip(("marker", "color"), _FRONTALIZED[place % len(_FRONTALIZED)])) for place, name in enumerate(made)}
@@ -108,19 +114,19 @@ def _yaw_axis(axis, parts):  # parts: {bin: metric}, for the numbers of faces
 def yaw_conditions(
     score: dict,  # {condition: {subset: metric}}, the "accuracy" of `qcfer.evaluate.scores.posebench_score`
 ):  # a Matplotlib figure
-    "Accuracy in each yaw bin, a line a condition, with 95 % intervals and the level of chance."
+    "Accuracy in each yaw bin, of raw, the oracle and the first four other conditions, with 95 % intervals and the level of chance."
     bins = [name for name in YAW_BINS if all(name in part for part in score.values())]
     if not score or not bins:
         return empty_figure("The conditions were not scored by yaw.")
-    figure, axis = new_figure(3.6)
+    figure, axis = new_figure(3.8)
     axis.axhline(100 / 7, color="#888888", linestyle=":", linewidth=1.2)
     axis.text(-0.56, 100 / 7 + 1, "chance", va="bottom", fontsize=9)
-    series = condition_looks(score)
+    series = condition_looks(_few(score))
     for place, (name, look) in enumerate(series.items()):
         at = np.arange(len(bins)) + 0.11 * (place - (len(series) - 1) / 2)
         low, value, high = (100 * np.array([score[name][bin][key] for bin in bins]) for key in ("low", "value", "high"))
         axis.vlines(at, low, high, color=look["color"], linewidth=2.2)
-        axis.plot(at, value, linewidth=1.6, markersize=6, label=condition_name(name), **look)
+        axis.plot(at, value, linewidth=1.6, markersize=6, label=condition_name(name).removeprefix("frontalized: "), **look)
     _yaw_axis(axis, {bin: score[next(iter(series))][bin] for bin in bins})
     axis.set(ylabel="accuracy (%), 95 % intervals", ylim=(0, 104), yticks=range(0, 101, 20))
     figure.legend(loc="outside upper left", ncols=2, handlelength=2.6, columnspacing=1.4)
@@ -131,9 +137,9 @@ def yaw_conditions(
 def headroom(
     metrics: dict,  # of a run; its "headroom" is that of `qcfer.evaluate.scores.posebench_score`
 ):  # a Matplotlib figure
-    "The share of the headroom between raw and oracle that each frontalizer recovers, with 95 % intervals."
+    "The share of the headroom between raw and oracle that the first four conditions recover, with 95 % intervals."
     shares = metrics.get("headroom", {})
-    rows = [(name, subset, metric) for name, parts in shares.items() for subset, metric in parts.items()]
+    rows = [(name, subset, metric) for name in _few(shares) for subset, metric in shares[name].items()]
     if not rows:
         return empty_figure("No frontalizer was run." if not shares else "The true frontal views help no more than chance would.")
     figure, axis = new_figure(1.0 + 0.42 * len(rows))
@@ -142,8 +148,8 @@ def headroom(
     interval_rows(axis, [metric for *_, metric in rows], [YAW_COLOURS.get(subset, PROFILE_COLOUR) for _, subset, _ in rows])
     label_rows(axis, [f"{name}, {subset}\n{yaw_ranges()[subset]} (n = {metric['n']:,})" for name, subset, metric in rows])
     reach = [100 * metric[key] for *_, metric in rows for key in ("low", "high")]
-    axis.set(xlabel="recovered headroom (%), 95 % intervals", xlim=(min(-4, *reach) - 4, max(104, *reach) + 4))
-    axis.set_title("0: as raw; dashed: as the oracle")
+    axis.set(xlabel="recovered headroom (%)", xlim=(min(-4, *reach) - 4, max(104, *reach) + 4))
+    axis.set_title("0: as raw; dashed: as the oracle; 95 % intervals")
     return figure
 
 # %% ../../../nbs/91b_figures_yaw.ipynb #2f5daa5a
