@@ -105,7 +105,7 @@ def embed_row(folder, size, plain):
     return Work(len(faces), lambda: compute(embedder, faces, faces.keys, None), other, bare, {"plain": 6, "floor": 0.9})
 
 
-@row("pose", words="head pose, both looks", unit="pictures", plain_words="PyTorch eager, one picture at a time")
+@row("pose", words="head pose, three looks", unit="pictures", plain_words="PyTorch eager, one picture at a time")
 def pose_row(folder, size, plain):
     "3DDFA-V2 with its re-crop."
     from qcfer.core.model_cache import compute

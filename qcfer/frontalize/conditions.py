@@ -250,6 +250,7 @@ def fuse(
     morphable: np.ndarray,  # (N, M) features of `qcfer.face.tddfa.Poses`; M is 0 where no estimator knows them
 ) -> np.ndarray:  # (N, D), (N, 2 D), (N, D + M) or (N, 2 D + M), rows of unit length where theirs are
     "What a condition shows, side by side."
-    first, *beside = condition.views
-    parts = [seen, *({RAW: raw, MORPHABLE: morphable}[name] for name in beside)]
+    parts = [seen, *({RAW: raw, MORPHABLE: morphable}[name] for name in condition.views[1:])]
+    if len(parts) == 1:
+        return seen
     return np.hstack(parts) / np.sqrt(sum(part.shape[1] > 0 for part in parts), dtype=np.float32)
