@@ -14,8 +14,8 @@ EXAMPLE = Path(__file__).resolve().parent.parent / "reports" / "example"
     "folder, name, form, main",
     [
         (Path(__file__).parent / "data" / "record_0", "posebench", 0, "geometric"),
-        (EXAMPLE / "posebench", "posebench", 1, "normalized@auto+raw"),
-        (EXAMPLE / "fer2013", "fer2013", 1, "geometric@auto+raw"),
+        (EXAMPLE / "posebench", "posebench", 1, "normalized@auto+raw+3dmm"),
+        (EXAMPLE / "fer2013", "fer2013", 1, "normalized@auto+raw+3dmm"),
     ],
 )
 def test_committed_records_of_each_form_open(folder, name, form, main):

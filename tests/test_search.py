@@ -1,5 +1,7 @@
 """The searched ensemble: scikit-learn's contract, its parts against plain estimators, the rule that it loses to none of them, odd sets."""
 
+import pickle
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -11,7 +13,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from qcfer.classify import search
 from qcfer.classify.afp import AFP
-from qcfer.classify.esv import load, save
+from qcfer.classify.esv import KernelSVC, load, save
 from qcfer.classify.search import FIRST_RUNG, ESVSearch, Recipe, compared, logistic_path, metric_value, out_of_fold, vote_weights
 
 QUICK = {"kinds": ("LR",), "scalings": (None, "standard"), "cv": 3, "random_state": 0}
@@ -266,3 +268,20 @@ def test_a_fit_that_came_to_no_end_is_not_chosen_where_another_did(data, monkeyp
     scaled = {"kinds": ("LR",), "scalings": ("standard",), "sizes": (None,), "class_weights": (None,), "cv": 2, "random_state": 0}
     names = [row["name"] for row in ESVSearch(**scaled).fit(X[:300], y[:300]).candidates_]
     assert names == ["LR C=0.1 standard whole"]
+
+
+def test_a_row_says_the_same_alone_and_in_company():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(1500, 200)).astype(np.float32)
+    y = (X[:, :5] @ rng.normal(size=(5, 4))).argmax(1)
+    afp = AFP(scaling="standard", n_components=60).fit(X[:1000])
+    seen = afp.transform(X)
+    np.testing.assert_array_equal(np.concatenate([afp.transform(X[row : row + 1]) for row in range(50)]), seen[:50])
+    machine = KernelSVC(C=5.0).fit(seen[:1000], y[:1000])
+    votes = machine.shared_votes(seen)
+    alone = np.concatenate([machine.shared_votes(seen[row : row + 1]) for row in range(50)])
+    np.testing.assert_allclose(alone, votes[:50], rtol=0, atol=1e-10)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(machine)).shared_votes(seen), votes)
+    assert len(pickle.dumps(machine)) < 1.5 * machine.support_vectors_.nbytes  # what is made of the vectors is not kept
+    machine.fit(seen[:1000], y[:1000][::-1])
+    assert (machine.shared_votes(seen) != votes).any()

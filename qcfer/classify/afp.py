@@ -39,6 +39,9 @@ def adaptive_components(
     return max(1, min(512 if rows >= 5_000 else 256, rows // 2, features))
 
 # %% ../../nbs/60_afp.ipynb #c59e7279
+_CHUNK = 4096  # rows that are transformed at once
+
+
 class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Row normalisation, robust scaling, PCA of adaptive size, optional whitening (paper, section 3.3).
 
@@ -99,14 +102,18 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """The (N, k) features of X (N, D), float32 for float32; raises `ValueError` for another width than the one fitted."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        found = np.empty((len(X), self.n_components_), X.dtype)
+        for start in range(0, len(X), _CHUNK):
+            found[start : start + _CHUNK] = self._transformed(X[start : start + _CHUNK])
+        return found
+
+    def _transformed(self, X):
+        "In float64, so that a row is the same whatever rows stand beside it."
         X = normalize(X) if self.normalize else X
-        dtype = X.dtype
-        X = (X - self.center_) / self.scale_
+        X = (X - self.center_.astype(np.float64)) / self.scale_
         if self.components_ is not None:
             X = (X - self.mean_) @ self.components_.T
-        if self.whiten:
-            X /= np.sqrt(self.explained_variance_)
-        return X.astype(dtype, copy=False)
+        return X / np.sqrt(self.explained_variance_) if self.whiten else X
 
     def _checked_size(self, rows, features):
         if self.scaling not in ("robust", "standard", None):
@@ -133,7 +140,7 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         k = self.n_components_
         # Directions without variance are rounding noise: whitening must not blow them up.
         floor = 10 * np.finfo(X.dtype).eps * pca.explained_variance_[0]
-        self.mean_, self.components_ = pca.mean_, pca.components_[:k].copy()
+        self.mean_, self.components_ = pca.mean_, pca.components_[:k].astype(np.float64)
         self.explained_variance_ = np.maximum(pca.explained_variance_[:k], floor)
         self.explained_variance_ratio_ = pca.explained_variance_ratio_[:k].copy()
         self.cumulative_variance_ = np.cumsum(pca.explained_variance_ratio_, dtype=np.float64)

@@ -92,6 +92,7 @@ class KernelSVC(SVC):
         self._gamma = self.gamma if not isinstance(self.gamma, str) else 1 / spread if spread else 1.0
         self._owner = np.searchsorted(self.classes_, np.asarray(y)[self.support_])
         self.support_vectors_ = np.ascontiguousarray(self.support_vectors_, dtype=X.dtype)
+        vars(self).pop("_exact", None)
         return self
 
     def decision_function(self, X):
@@ -111,13 +112,23 @@ class KernelSVC(SVC):
             votes[:, other] -= share
         return votes
 
+    def _vectors(self):
+        "The support vectors in float64, and their squared lengths; made once and not kept in files."
+        if "_exact" not in vars(self):
+            vectors = self.support_vectors_.astype(np.float64)
+            self._exact = vectors, (vectors * vectors).sum(1)
+        return self._exact
+
+    def __getstate__(self):
+        return {name: value for name, value in super().__getstate__().items() if name != "_exact"}
+
     def _pairs(self, X):
-        return np.concatenate([self._pairs_of(X[start : start + 1024]) for start in range(0, len(X), 1024)])
+        return np.concatenate([self._pairs_of(np.float64(X[start : start + 1024])) for start in range(0, len(X), 1024)])
 
     def _pairs_of(self, X):
-        "One-versus-one scores (n, C(C-1)/2) of a chunk of rows."
-        vectors, coefficients = self.support_vectors_, self.dual_coef_.astype(X.dtype)
-        squared = (X * X).sum(1)[:, None] + (vectors * vectors).sum(1) - 2 * (X @ vectors.T)
+        "One-versus-one scores (n, C(C-1)/2) of a chunk of rows, in float64: in sums of thousands a row would else depend on its company."
+        (vectors, lengths), coefficients = self._vectors(), self.dual_coef_
+        squared = (X * X).sum(1)[:, None] + lengths - 2 * (X @ vectors.T)
         kernel = np.exp(-self._gamma * np.maximum(squared, 0))
         count = len(self.classes_)
         if count == 2:
