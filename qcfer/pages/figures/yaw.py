@@ -149,7 +149,7 @@ def headroom(
     label_rows(axis, [f"{name}, {subset}\n{yaw_ranges()[subset]} (n = {metric['n']:,})" for name, subset, metric in rows])
     reach = [100 * metric[key] for *_, metric in rows for key in ("low", "high")]
     axis.set(xlabel="recovered headroom (%)", xlim=(min(-4, *reach) - 4, max(104, *reach) + 4))
-    axis.set_title("0: as raw; dashed: as the oracle; 95 % intervals")
+    axis.set_title("0: as raw; dashed: as the oracle")
     return figure
 
 # %% ../../../nbs/91b_figures_yaw.ipynb #2f5daa5a
