@@ -416,7 +416,7 @@ def test_a_threshold_of_identity_is_judged_from_the_recognisers_file(posebench_s
 def test_comparisons_that_are_read_together_are_corrected_together(frontalized_run):
     conditions = frontalized_run[2].record["conditions"]
     family = [versus for part in conditions.values() for versus in part.get("versus_raw", {}).values()]
-    assert len(family) == 5 * 2  # conditions beside raw, all faces and profiles
+    assert len(family) == 6 * 2  # conditions beside raw, all faces and profiles
     assert [versus["p_holm"] for versus in family] == pytest.approx(holm([versus["p_permutation"] for versus in family]))
 
 
