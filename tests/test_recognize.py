@@ -147,6 +147,7 @@ def test_the_card_says_what_the_record_says(turned):
         (lambda card: card["embedder"].update(spec="nonsense"), "expected an embedder"),
         (lambda card: card.update(condition="qwen@paper"), "gate's thresholds where it has one"),
         (lambda card: card.update(condition="oracle"), "a condition of single faces"),
+        (lambda card: card.update(condition="raw+3dmm"), "a condition of single faces"),
         (lambda card: card.update(condition="imported"), "a frontalizer that needs no set"),
         (lambda card: card.update(condition="no such"), "expected a condition"),
         (lambda card: card.update(gate={"embedder": 2}), "gate as numbers"),

@@ -38,10 +38,10 @@ def adaptive_components(
     "min(512, N // 2, D), or min(256, N // 2, D) when N < 5,000 (paper, section 3.3)."
     return max(1, min(512 if rows >= 5_000 else 256, rows // 2, features))
 
-# %% ../../nbs/60_afp.ipynb #c59e7279
+
 _CHUNK = 4096  # rows that are transformed at once
 
-
+# %% ../../nbs/60_afp.ipynb #c59e7279
 class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Row normalisation, robust scaling, PCA of adaptive size, optional whitening (paper, section 3.3).
 

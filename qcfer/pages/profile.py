@@ -10,9 +10,10 @@ import numpy as np
 
 from ..evaluate.bootstrap import Metric
 from ..evaluate.curves import best_threshold, never_below
+from ..frontalize.conditions import WITH_COPIES
 from .cells import beside, framed, noise_by_interval, p_cell, verdict
 from .figures import evaluation as figures
-from .frontalization import frontalized, main_gate
+from .frontalization import compared, main_gate
 from .words import Section, caption, condition_name
 from ..paper.claims import paper_value
 from ..run.record import Run
@@ -20,7 +21,7 @@ from ..run.record import Run
 # %% ../../nbs/94b_profile_faces.ipynb #d773c909
 def yaw_curves(run: Run, figure: int = 2) -> Section | None:
     "Accuracy against yaw, of the conditions for which the record has it, one a frontalizer; from which angle on it is lower."
-    wanted = [name for name in run.record.get("conditions", {}) if name != "raw_with_duplicates" and "+" not in name]
+    wanted = [name for name in run.record.get("conditions", {}) if name != WITH_COPIES and "+" not in name]
     curves = {name: run.record["conditions"][name].get("yaw_curve") for name in wanted}
     curves = {name: curve for name, curve in curves.items() if curve and any(value is not None for value in curve["value"])}
     if not curves:
@@ -46,7 +47,7 @@ def profiles(run: Run, table: int = 1) -> Section | None:
 
     The rows of the gate are of the faces that have a frontal view, as one plain classifier reads them.
     """
-    parts = frontalized(run) if "conditions" in run.record else {}
+    parts = compared(run) if "conditions" in run.record else {}
     parts = {name: part for name, part in parts.items() if "profile" in part["metrics"] and "profile" in part.get("versus_raw", {})}
     parts = {name: parts[name] for name in sorted(parts, key=run.main.__ne__) if name != "mirrored"}
     if not parts:

@@ -9,7 +9,7 @@ __all__ = ['Section', 'condition_name', 'caption', 'bold']
 from typing import NamedTuple
 
 from ..evaluate.bootstrap import Metric
-from ..frontalize.conditions import ORACLE, RAW
+from ..frontalize.conditions import ORACLE, RAW, WITH_COPIES
 
 # %% ../../nbs/90_words.ipynb #ebf9589c
 class Section(NamedTuple):
@@ -43,7 +43,7 @@ class Section(NamedTuple):
 _CALLED = {
     RAW: "pictures as they are",
     ORACLE: "true frontal views (oracle)",
-    "raw_with_duplicates": "as they are, copies of test pictures kept in train",
+    WITH_COPIES: "as they are, copies of test pictures kept in train",
 }
 
 

@@ -274,7 +274,7 @@ def _numbers(place, name, part, make):
 def _check_condition(place, card):
     condition = Condition.parse(card["condition"])
     gated = card["gate"] is not None
-    if condition.entry is None and condition.frontalizer != RAW or bool(condition.gate) != gated:
+    if condition.entry is None and str(condition) != RAW or bool(condition.gate) != gated:
         _refuse(place, "a condition of single faces, and a gate's thresholds where it has one", f"{condition} and {card['gate']}")
     if _needs_set(condition):
         _refuse(place, "a frontalizer that needs no set", condition.frontalizer)

@@ -20,7 +20,7 @@ from ..evaluate.crops import one_a_bin, pose_by_crop
 from ..evaluate.curves import threshold_sweep, yaw_curve
 from ..evaluate.fidelity import identification, landmark_error, pose_error, pose_offset
 from ..evaluate.scores import HEADROOM, evaluate, posebench_score, score
-from ..frontalize.conditions import ORACLE, RAW, Condition
+from ..frontalize.conditions import ORACLE, RAW, WITH_COPIES, Condition
 from ..frontalize.gate import SCORES, reasons
 from ..frontalize.job import turns_beyond
 from ..frontalize.thresholds import best_threshold, calibrate, gated_accuracy
@@ -56,7 +56,7 @@ def condition_records(
     "Every trained condition: models, metrics, what it gains on the pictures as they are, and the time it took."
     seed, ids, records = study.config.seed, study.ids, {}
     for name, rows in tables.items():
-        as_they_are, test = name in (RAW, "raw_with_duplicates"), rows[rows["split"] == "test"]
+        as_they_are, test = name in (RAW, WITH_COPIES), rows[rows["split"] == "test"]
         made_by = "none" if name.startswith(RAW) else ids["frontalizers"].get(Condition.parse(name).view, name)
         records[name] = {
             "ids": {"pose": ids["pose"], "frontalizer": made_by, "embedder": ids["embedder"]},

@@ -29,7 +29,7 @@ from ..data.manifest import manifest_sha256
 from ..evaluate.curves import scaling_effect
 from ..evaluate.maps import cached_map, stratified_sample
 from ..evaluate.scores import evaluate
-from ..frontalize.conditions import ORACLE, RAW
+from ..frontalize.conditions import ORACLE, RAW, WITH_COPIES
 from . import thumbnails
 from .config import PLACES, Config
 from .measure import condition_records, gate_on, gate_records, measure_posebench, versus
@@ -253,7 +253,7 @@ def _work(study, run):
         rungs = train_conditions(kept)
         conditions = {name: rung.predictions for name, rung in rungs.items()}
         if len(kept.manifest) < len(everyone.manifest):
-            rungs["raw_with_duplicates"] = train_with_duplicates(everyone, rungs[RAW].facts["members"])
+            rungs[WITH_COPIES] = train_with_duplicates(everyone, rungs[RAW].facts["members"])
     with meter.stage("ladders"):
         ladders = find_ladders(kept, rungs[str(config.main)].facts["members"])
         trained = train_ladders(kept, ladders)
