@@ -265,7 +265,7 @@ class TDDFA:
         return self._with_mirrored(rows, batch, boxes)
 
     def _follow(self, batch, share):
-        "Read the middle of each canvas, then the square around the landmarks; once more where the two disagree. The surest and its square count."
+        "Read the middle of each canvas, then the square around the landmarks; once more where the two disagree. The surest counts."
         rows, left = np.full((len(batch), self.dim), -1, np.float32), np.arange(len(batch))
         squares = _middle(len(batch), share)
         _, before, _ = self._read(batch, squares)
