@@ -413,6 +413,14 @@ def test_a_threshold_of_identity_is_judged_from_the_recognisers_file(posebench_s
     assert run.gate("mirrored@paper")["identity"].equals(scores["identity"])
 
 
+def test_pages_know_a_condition_that_no_frontalizer_made(frontalized_run):
+    from qcfer.pages.frontalization import frontalizers, gain
+
+    done = frontalized_run[2]
+    assert frontalizers(done) == ["geometric"]
+    assert "pictures as they are + 3dmm" in gain(done).table.index and "raw+3dmm" in gain(done).says[0].data
+
+
 def test_comparisons_that_are_read_together_are_corrected_together(frontalized_run):
     conditions = frontalized_run[2].record["conditions"]
     family = [versus for part in conditions.values() for versus in part.get("versus_raw", {}).values()]
