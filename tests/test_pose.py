@@ -25,7 +25,7 @@ from qcfer.core.model_cache import compute
 from qcfer.core.yaw import is_profile, matrix_to_pose, pose_to_matrix, yaw_bin
 from qcfer.face import tddfa
 from qcfer.face.pose import AnnotationPose, get_pose_estimator
-from qcfer.face.tddfa import TDDFA, UNKNOWN_BELOW, split_rows
+from qcfer.face.tddfa import TDDFA, UNKNOWN_BELOW, _cut, split_rows
 
 needs_weights = pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
 needs_photographs = pytest.mark.skipif(not os.environ.get("QCFER_FER2013"), reason="QCFER_FER2013 names no FER2013 folder")
@@ -182,11 +182,12 @@ def agrees_with_reference(model, files, images):
         canvas, side = model.preprocess(image), 240
         boxes = np.array([[0, 0, side]])
         for _ in range(2):
-            cameras, landmarks, found = model._read(canvas[None], boxes)
+            cut = _cut(canvas[None], boxes)
+            cameras, landmarks, found = model._read(cut, boxes)
             square = by_hand_cut(canvas[:, :, ::-1], *boxes[0])
             numbers, expected, trunk = reference(state, statistics, square)
             both = trunk + reference(state, statistics, ImageOps.mirror(square))[2]
-            row = model._with_mirrored(np.hstack([np.zeros((1, 140), np.float32), found]), canvas[None], boxes)[0]
+            row = model._with_mirrored(np.hstack([np.zeros((1, 140), np.float32), found]), cut)[0]
             assert np.allclose(row[140:], both / np.linalg.norm(both), atol=1e-4)
             rows = numbers[:12].reshape(3, 4)[:2, :3]
             rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -223,8 +224,9 @@ def test_a_faces_features_do_not_know_left_from_right(random_model):
     canvas, box = random_model.preprocess(noise(1, (240, 240))[0])[None], np.array([[30, 40, 160]])
     found = []
     for batch, boxes in ((canvas, box), (np.ascontiguousarray(canvas[:, :, ::-1]), np.array([[240 - 30 - 160, 40, 160]]))):
-        trunk = random_model._read(batch, boxes)[2]
-        found.append(random_model._with_mirrored(np.hstack([np.zeros((1, 140), np.float32), trunk]), batch, boxes)[0])
+        cut = _cut(batch, boxes)
+        trunk = random_model._read(cut, boxes)[2]
+        found.append(random_model._with_mirrored(np.hstack([np.zeros((1, 140), np.float32), trunk]), cut)[0])
     assert np.allclose(*found, atol=1e-4)
 
 

@@ -8,6 +8,8 @@ __all__ = ['UNKNOWN_BELOW', 'cut_square', 'Poses', 'split_rows', 'TDDFA']
 # %% ../../nbs/30_tddfa.ipynb #8b9e7d25
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -18,7 +20,7 @@ from tqdm import tqdm
 from ..core.checkpoint import read_checkpoint, read_numbers
 from ..core.files import WeightsError, file_sha256, find_weights
 from ..core.device import onnx_session
-from ..core.model_cache import stacked
+from ..core.model_cache import cores, stacked
 from ..core.yaw import matrix_to_pose
 
 # %% ../../nbs/30_tddfa.ipynb #3c55cbbd
@@ -145,7 +147,8 @@ def cut_square(
 
 # %% ../../nbs/30_tddfa.ipynb #6d4b43c3
 def _cut(batch, boxes):  # (n, 120, 120, 3): a square of each canvas, as the network takes it
-    return stacked([cut_square(pixels, box, 120) for pixels, box in zip(batch, boxes)])
+    with ThreadPoolExecutor(cores()) as pool:
+        return stacked(list(pool.map(cut_square, batch, boxes, repeat(120))))
 
 
 _MARGIN = 1.15  # the square's side, in parts of the landmarks' extent
@@ -256,43 +259,48 @@ class TDDFA:
 
     def forward(self, batch: np.ndarray) -> np.ndarray:
         "Canvases (n, 240, 240, 3) uint8 to rows (n, 652) float32: whole pictures first, the middle of those where that finds no face."
-        rows, boxes = self._follow(batch, 1.0)
+        rows, squares = self._follow(batch, 1.0)
         doubtful = np.flatnonzero(rows[:, _SURE] < UNKNOWN_BELOW)
         if len(doubtful):
             again, nearer = self._follow(batch[doubtful], _NEARER)
             better = again[:, _SURE] > rows[doubtful, _SURE]
-            rows[doubtful[better]], boxes[doubtful[better]] = again[better], nearer[better]
-        return self._with_mirrored(rows, batch, boxes)
+            rows[doubtful[better]], squares[doubtful[better]] = again[better], nearer[better]
+        return self._with_mirrored(rows, squares)
 
     def _follow(self, batch, share):
-        "Read the middle of each canvas, then the square around the landmarks; once more where the two disagree. The surest counts."
+        """Read the middle of each canvas, then the square around the landmarks; once more where the two disagree.
+
+        Returns the surest rows, and the squares (n, 120, 120, 3) that they were read from.
+        """
         rows, left = np.full((len(batch), self.dim), -1, np.float32), np.arange(len(batch))
-        squares = _middle(len(batch), share)
-        _, before, _ = self._read(batch, squares)
+        boxes = _middle(len(batch), share)
+        squares = _cut(batch, boxes)
+        _, before, _ = self._read(squares, boxes)
         for _ in range(2):
             boxes = _boxes_around(before)
-            cameras, landmarks, trunk = self._read(batch[left], boxes)
+            shown = _cut(batch[left], boxes)
+            cameras, landmarks, trunk = self._read(shown, boxes)
             moved = np.linalg.norm(landmarks - before, axis=2).mean(1) / boxes[:, 2]
             confidence = _confidence(cameras, moved)
             found = np.column_stack([_camera_to_pose(cameras), landmarks.reshape(-1, 136) / _CANVAS, confidence, trunk])
             surer = confidence > rows[left, _SURE]
-            rows[left[surer]], squares[left[surer]] = found[surer], boxes[surer]
+            rows[left[surer]], squares[left[surer]] = found[surer], shown[surer]
             doubtful = (confidence < UNKNOWN_BELOW) | (moved > _FAR)
             left, before = left[doubtful], landmarks[doubtful]
             if not len(left):
                 break
         return rows, squares
 
-    def _read(self, batch, boxes):
-        "The network's cameras (n, 3, 4), landmarks (n, 68, 2), in pixels of the canvas, and trunk (n, 512), from a square of each canvas."
-        outputs, trunk = self._session.run([_HEADS, _TRUNK], {"pixels": _cut(batch, boxes)})
+    def _read(self, squares, boxes):
+        "The network's cameras (n, 3, 4), landmarks (n, 68, 2), in pixels of the canvas, and trunk (n, 512), from the squares at boxes."
+        outputs, trunk = self._session.run([_HEADS, _TRUNK], {"pixels": squares})
         cameras = (outputs[:, :12] * self._std + self._mean).reshape(-1, 3, 4)
         inside = (outputs[:, 62:].reshape(-1, 2, 68).swapaxes(1, 2) + 1) / 2
         return cameras, inside * boxes[:, None, 2:] + boxes[:, None, :2], trunk
 
-    def _with_mirrored(self, rows, batch, boxes):
+    def _with_mirrored(self, rows, squares):
         "The rows with the trunk's features of the mirrored squares added to theirs, of unit length."
-        (mirrored,) = self._session.run([_TRUNK], {"pixels": np.ascontiguousarray(_cut(batch, boxes)[:, :, ::-1])})
+        (mirrored,) = self._session.run([_TRUNK], {"pixels": np.ascontiguousarray(squares[:, :, ::-1])})
         both = rows[:, _SURE + 1 :] + mirrored
         rows[:, _SURE + 1 :] = both / np.maximum(np.linalg.norm(both, axis=1, keepdims=True), 1e-6)
         return rows
@@ -300,7 +308,8 @@ class TDDFA:
     def glance(self, images: Sequence[Image.Image]) -> np.ndarray:
         "What the network says of N whole pictures at one look: (N, 3) degrees. For comparison; it depends on how a face is cropped."
         chunks = [[self.preprocess(image) for image in images[start : start + 64]] for start in range(0, len(images), 64)]
-        read = [_camera_to_pose(self._read(np.stack(chunk), _middle(len(chunk), 1.0))[0]) for chunk in chunks]
+        middles = [_middle(len(chunk), 1.0) for chunk in chunks]
+        read = [_camera_to_pose(self._read(_cut(chunk, boxes), boxes)[0]) for chunk, boxes in zip(chunks, middles)]
         return np.concatenate([np.empty((0, 3)), *read])
 
     def estimate(self, images: Sequence[Image.Image]) -> Poses:
