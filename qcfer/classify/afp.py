@@ -8,19 +8,31 @@ __all__ = ['location_scale', 'adaptive_components', 'AFP']
 # %% ../../nbs/60_afp.ipynb #a3ec0ad7
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from scipy.linalg import eigh
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
+from sklearn.utils.extmath import row_norms, svd_flip
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 # %% ../../nbs/60_afp.ipynb #2d400c92
+_COLUMNS = 64  # features that are looked at together, so that a large set is never copied
+
+
 def location_scale(
     X: np.ndarray,  # (N, D) features
     scaling: str | None,  # 'robust', 'standard' or None
+    lengths: np.ndarray | None = None,  # (N,) what each row is divided by first
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # centre (D,), scale (D,) above zero, degenerate (D,) bool
     "What to subtract from each feature and what to divide it by; `degenerate` marks features whose IQR was not used."
-    degenerate = np.zeros(X.shape[1], bool)
     if scaling is None:
-        return np.zeros(X.shape[1], X.dtype), np.ones(X.shape[1], X.dtype), degenerate
+        return np.zeros(X.shape[1], X.dtype), np.ones(X.shape[1], X.dtype), np.zeros(X.shape[1], bool)
+    parts = [X[:, start : start + _COLUMNS] for start in range(0, X.shape[1], _COLUMNS)]
+    found = [_location_scale(part if lengths is None else part / lengths[:, None], scaling) for part in parts]
+    return tuple(np.concatenate(values) for values in zip(*found))
+
+
+def _location_scale(X, scaling):
+    degenerate = np.zeros(X.shape[1], bool)
     centre, spread = X.mean(0), X.std(0)
     constant = spread <= 10 * np.finfo(X.dtype).eps * np.abs(centre)
     scale = spread
@@ -39,7 +51,31 @@ def adaptive_components(
     return max(1, min(512 if rows >= 5_000 else 256, rows // 2, features))
 
 
-_CHUNK = 4096  # rows that are transformed at once
+_CHUNK = 4096  # rows that are looked at or transformed at once
+
+# %% ../../nbs/60_afp.ipynb #071cd887
+def _principal_axes(
+    scaled,  # gives the rows (N, D), some at a time
+    mean: np.ndarray,  # (D,)
+    rows: int,  # N
+    features: int,  # D
+) -> tuple[np.ndarray, np.ndarray]:  # variances (min(N, D),), falling; directions (min(N, D), D), orthonormal
+    "The principal axes of many rows, as scikit-learn's PCA finds them."
+    if rows <= features:
+        pca = PCA(svd_solver="full").fit(np.concatenate(list(scaled())))
+        return pca.explained_variance_, pca.components_
+    covariance = np.zeros((features, features))
+    for part in scaled():
+        part -= mean
+        covariance += part.T @ part
+    variance, directions = eigh((covariance / (rows - 1)).astype(mean.dtype), overwrite_a=True, check_finite=False)
+    return variance[::-1].clip(0), svd_flip(None, directions.T[::-1], u_based_decision=False)[1]
+
+
+def _unit(variance):
+    "The square root of a mean variance, or 1 where there is none."
+    return float(np.sqrt(variance)) or 1.0
+
 
 # %% ../../nbs/60_afp.ipynb #c59e7279
 class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -55,6 +91,8 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         How many directions to keep: `adaptive_components(N, D)`, a number up to min(N, D), or no PCA at all.
     whiten : bool
         Divide each direction by its standard deviation, so that all have variance one on the rows that were fitted.
+    unit : bool
+        Divide everything by one number in the end, so that the mean variance is one on the rows that were fitted.
     random_state : None
         Nothing in AFP is random; kept so that every stage can be seeded alike.
 
@@ -74,15 +112,20 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Variance along each direction, and its share of the whole; None without PCA.
     cumulative_variance_ : (min(N, D),) array
         Share of the variance that the first 1, 2, ... of *all* directions hold together; ends at 1. None without PCA.
+    unit_ : float
+        What everything is divided by in the end; 1 without `unit`.
     n_features_in_ : int
         D.
     """
 
-    def __init__(self, *, normalize=True, scaling="robust", n_components="adaptive", whiten=False, random_state=None):
+    unit_ = 1.0  # of what was saved before there was one
+
+    def __init__(self, *, normalize=True, scaling="robust", n_components="adaptive", whiten=False, unit=False, random_state=None):
         self.normalize = normalize
         self.scaling = scaling
         self.n_components = n_components
         self.whiten = whiten
+        self.unit = unit
         self.random_state = random_state
 
     def fit(self, X, y=None):
@@ -93,9 +136,11 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         """
         X = validate_data(self, X, dtype=[np.float64, np.float32], ensure_min_samples=2)
         self.n_components_ = self._checked_size(*X.shape)
-        X = normalize(X) if self.normalize else X
-        self.center_, self.scale_, self.degenerate_ = location_scale(X, self.scaling)
-        self._fit_directions((X - self.center_) / self.scale_)
+        lengths = row_norms(X) if self.normalize else np.ones(len(X), X.dtype)
+        lengths[lengths == 0] = 1
+        self.center_, self.scale_, self.degenerate_ = location_scale(X, self.scaling, lengths)
+        chunks = [slice(start, start + _CHUNK) for start in range(0, len(X), _CHUNK)]
+        self._fit_directions(lambda: ((X[rows] / lengths[rows, None] - self.center_) / self.scale_ for rows in chunks), X)
         return self
 
     def transform(self, X):
@@ -113,7 +158,7 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         X = (X - self.center_.astype(np.float64)) / self.scale_
         if self.components_ is not None:
             X = (X - self.mean_) @ self.components_.T
-        return X / np.sqrt(self.explained_variance_) if self.whiten else X
+        return (X / np.sqrt(self.explained_variance_) if self.whiten else X) / self.unit_
 
     def _checked_size(self, rows, features):
         if self.scaling not in ("robust", "standard", None):
@@ -129,21 +174,28 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
             raise ValueError(f"expected n_components 'adaptive', None or {limit}; found {self.n_components!r}")
         return int(self.n_components)
 
-    def _fit_directions(self, X):
+    def _fit_directions(self, scaled, X):
+        "Of the rows X (N, D), which `scaled()` gives scaled, some at a time."
         self.mean_ = self.components_ = self.explained_variance_ = None
         self.explained_variance_ratio_ = self.cumulative_variance_ = None
+        self.unit_, mean = 1.0, sum(part.sum(0, dtype=np.float64) for part in scaled()) / len(X)
         if self.n_components is None:
+            if self.unit:
+                self.unit_ = _unit(sum(((part - mean) ** 2).sum(dtype=np.float64) for part in scaled()) / X.size)
             return
-        if not (X != X[0]).any():
+        first = next(scaled())[0]
+        if not any((part != first).any() for part in scaled()):
             raise ValueError(f"expected a feature that varies; found {len(X)} equal rows (n_features = {X.shape[1]})")
-        pca = PCA(svd_solver="covariance_eigh" if X.shape[0] > X.shape[1] else "full").fit(X)
+        variance, directions = _principal_axes(scaled, mean.astype(X.dtype), *X.shape)
         k = self.n_components_
         # Directions without variance are rounding noise: whitening must not blow them up.
-        floor = 10 * np.finfo(X.dtype).eps * pca.explained_variance_[0]
-        self.mean_, self.components_ = pca.mean_, pca.components_[:k].astype(np.float64)
-        self.explained_variance_ = np.maximum(pca.explained_variance_[:k], floor)
-        self.explained_variance_ratio_ = pca.explained_variance_ratio_[:k].copy()
-        self.cumulative_variance_ = np.cumsum(pca.explained_variance_ratio_, dtype=np.float64)
+        floor = 10 * np.finfo(X.dtype).eps * variance[0]
+        self.mean_, self.components_ = mean.astype(X.dtype), directions[:k].astype(np.float64)
+        self.explained_variance_ = np.maximum(variance[:k], floor)
+        ratio = variance / variance.sum()
+        self.explained_variance_ratio_, self.cumulative_variance_ = ratio[:k].copy(), np.cumsum(ratio, dtype=np.float64)
+        if self.unit and not self.whiten:
+            self.unit_ = _unit(self.explained_variance_.mean() * (1 - 1 / len(X)))
 
     @property
     def _n_features_out(self):

@@ -14,6 +14,7 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -61,26 +62,19 @@ FIRST_RUNG = Recipe("LR", None, None)
 
 # %% ../../nbs/61a_search.ipynb #d10de398
 def logistic_path(
-    X: np.ndarray,  # (N, D)
+    X: np.ndarray,  # (N, D), of mean variance one
     y: np.ndarray,  # (N,) classes
-    Cs: tuple,  # rising, in units of features whose mean variance is one
+    Cs: tuple,  # rising
     class_weight: str | None = None,
     max_iter: int = 300,  # of each fit
-) -> list[LogisticRegression]:  # as many, fitted, for features in their own units
+) -> list[LogisticRegression]:  # as many, fitted
     "Logistic regressions along a grid of C."
-    unit = float(np.sqrt(X.var(0).mean())) or 1.0
-    scaled, fitted = X / X.dtype.type(unit), []
-    coefficients = None
+    fitted = []
     for C in Cs:
         machine = LogisticRegression(C=C, max_iter=max_iter, warm_start=True, class_weight=class_weight)
-        if coefficients is not None:
-            machine.coef_, machine.intercept_, machine.classes_ = coefficients
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            machine.fit(scaled, y)
-        coefficients = machine.coef_, machine.intercept_, machine.classes_
-        machine.coef_ = machine.coef_ / unit
-        fitted.append(machine.set_params(C=float(C / unit**2), warm_start=False))
+        if fitted:
+            machine.coef_, machine.intercept_, machine.classes_ = fitted[-1].coef_, fitted[-1].intercept_, fitted[-1].classes_
+        fitted.append(machine.fit(X, y).set_params(warm_start=False))
     return fitted
 
 # %% ../../nbs/61a_search.ipynb #0b3870f9
@@ -88,20 +82,19 @@ def fit_family(
     kind: str,  # 'LR', 'SVM' or 'RF'
     class_weight: str | None,
     Cs: tuple,
-    X: np.ndarray,  # (N, D) features
+    X: np.ndarray,  # (N, D) features of mean variance one
     y: np.ndarray,  # (N,) classes
     seed: int,
     max_iter: int = 300,  # of a logistic regression
 ) -> list:  # fitted classifiers, one a C
     "Candidates of one kind, along its C."
-    with threadpool_limits(1):
-        if kind == "LR":
-            return logistic_path(X, y, Cs, class_weight, max_iter)
-        if kind == "SVM":
-            return [make_pipeline(Normalizer(), KernelSVC(C=C, class_weight=class_weight)).fit(X, y) for C in Cs]
-        shape = {"max_depth": 30, "min_samples_split": 5, "min_samples_leaf": 2, "max_features": "sqrt"}
-        forest = RandomForestClassifier(300, **shape, n_jobs=-1, random_state=seed)
-        return [forest.fit(X, y, floor_weights(y) if class_weight else None).set_params(n_jobs=None)]
+    if kind == "LR":
+        return logistic_path(X, y, Cs, class_weight, max_iter)
+    if kind == "SVM":
+        return [make_pipeline(Normalizer(), KernelSVC(C=C, class_weight=class_weight)).fit(X, y) for C in Cs]
+    shape = {"max_depth": 30, "min_samples_split": 5, "min_samples_leaf": 2, "max_features": "sqrt"}
+    forest = RandomForestClassifier(300, **shape, n_jobs=-1, random_state=seed)
+    return [forest.fit(X, y, floor_weights(y) if class_weight else None).set_params(n_jobs=None)]
 
 
 def scores_of(
@@ -255,6 +248,17 @@ def _foresee(kind, class_weight, Cs, X, y, seed, max_iter, held):
     return fitted[0].classes_, [np.float32(scores_of(each, held)) for each in fitted], [_converged(each) for each in fitted]
 
 
+_CHUNK = 4096
+
+
+def _transformed(afp, X, rows):
+    "The features of some rows; of these no copy is made at once."
+    found = np.empty((len(rows), afp.n_components_), X.dtype)
+    for start in range(0, len(rows), _CHUNK):
+        found[start : start + _CHUNK] = afp.transform(X[rows[start : start + _CHUNK]])
+    return found
+
+
 def _converged(fitted):
     return not isinstance(fitted, LogisticRegression) or bool(fitted.n_iter_.max() < fitted.max_iter)
 
@@ -286,6 +290,8 @@ class ESVSearch(ESV):
         Held-out rows, as in `ESV`.
     svm_max_samples : int
         With more rows than this there are no kernel machines.
+    n_jobs : int or None
+        How many candidates are fitted at once, in threads, as in scikit-learn. It does not change the result.
     random_state : int, RandomState or None
         Draws folds, the rows of the first trial, and forests.
     memory : None, folder or object with the interface of joblib.Memory
@@ -322,6 +328,7 @@ class ESVSearch(ESV):
         metric="accuracy",
         cv=5,
         svm_max_samples=60_000,
+        n_jobs=None,
         random_state=None,
         memory=None,
     ):
@@ -334,6 +341,7 @@ class ESVSearch(ESV):
         self.metric = metric
         self.cv = cv
         self.svm_max_samples = svm_max_samples
+        self.n_jobs = n_jobs
         self.random_state = random_state
         self.memory = memory
 
@@ -348,10 +356,12 @@ class ESVSearch(ESV):
         seed = int(check_random_state(self.random_state).randint(2**31 - 2))
         splits = self._splits(X, codes, groups, seed)
         groups = np.arange(len(y)) if groups is None else np.asarray(groups)
-        plan, screened = self._screen(X, codes, recipes, splits[0], seed)
-        held = self._hold_out(X, codes, plan, splits, seed)
-        chosen = self._choose(codes, groups, held, screened, seed)
-        self._fit_voters(X, codes, chosen, seed)
+        with threadpool_limits(1), warnings.catch_warnings():  # a product's rounding depends on its threads
+            warnings.simplefilter("ignore", ConvergenceWarning)  # `candidates_` says which did not
+            plan, screened = self._screen(X, codes, recipes, splits[0], seed)
+            held = self._hold_out(X, codes, plan, splits, seed)
+            chosen = self._choose(codes, groups, held, screened, seed)
+            self._fit_voters(X, codes, chosen, seed)
         return self
 
     def usable_candidates(self, y):
@@ -379,11 +389,12 @@ class ESVSearch(ESV):
         "{(recipe, C): (scores (V, C) of the held-out rows, whether the solver converged)} of candidates fitted to the rows `train`."
         foresee, found = check_memory(self.memory).cache(_foresee), {}
         for view in progress(dict.fromkeys(recipe.view for recipe in plan), f"search, {len(train):,} rows"):
-            afp = AFP(scaling=view[0], n_components=view[1]).fit(X[train])
-            features, held_features = afp.transform(X[train]), afp.transform(X[held])
-            for recipe in (recipe for recipe in plan if recipe.view == view):
-                rows = recipe.kind, recipe.class_weight, plan[recipe], features, codes[train], seed if recipe.kind == "RF" else 0
-                seen, scores, ended = foresee(*rows, max_iter, held_features)
+            afp = AFP(scaling=view[0], n_components=view[1], unit=True).fit(X[train])
+            features, held_features = _transformed(afp, X, train), _transformed(afp, X, held)
+            own = [recipe for recipe in plan if recipe.view == view]
+            rows = [(each.kind, each.class_weight, plan[each], features, codes[train], seed if each.kind == "RF" else 0) for each in own]
+            answers = Parallel(self.n_jobs, prefer="threads")(delayed(foresee)(*each, max_iter, held_features) for each in rows)
+            for recipe, (seen, scores, ended) in zip(own, answers):
                 for C, said, converged in zip(plan[recipe], scores, ended):
                     whole = np.full((len(held), len(self.classes_)), np.float32(-1e3))
                     whole[:, seen] = said
@@ -461,18 +472,18 @@ class ESVSearch(ESV):
         "Fit what votes to all rows."
         refit = check_memory(self.memory).cache(_refit)
         views = list(dict.fromkeys(recipe.view for (recipe, _), _, _ in chosen))
-        self.preprocesses_ = [AFP(scaling=scaling, n_components=size).fit(X) for scaling, size in views]
-        seen = [afp.transform(X) for afp in self.preprocesses_]
+        self.preprocesses_ = [AFP(scaling=scaling, n_components=size, unit=True).fit(X) for scaling, size in views]
         self.views_ = np.array([views.index(recipe.view) for (recipe, _), _, _ in chosen])
         self.weights_, self.temperatures_ = (np.array([row[place] for row in chosen]) for place in (1, 2))
-        self.estimators_, self.fit_seconds_, self.top_m_ = [], [], len(chosen)
-        for (recipe, C), view in zip([key for key, _, _ in chosen], self.views_):
-            rows = recipe.kind, recipe.class_weight, C, seen[view], codes, seed if recipe.kind == "RF" else 0
-            fitted, converged, seconds = refit(*rows)
-            self.estimators_.append(fitted)
-            self.fit_seconds_.append(seconds)
-            row = next(row for row in self.candidates_ if row["name"] == recipe.named(C))
-            row["converged"] &= converged
+        answers = {}
+        for number, afp in enumerate(self.preprocesses_):
+            seen, own = afp.transform(X), [key for (key, _, _), view in zip(chosen, self.views_) if view == number]
+            rows = [(each.kind, each.class_weight, C, seen, codes, seed if each.kind == "RF" else 0) for each, C in own]
+            answers |= zip(own, Parallel(self.n_jobs, prefer="threads")(delayed(refit)(*each) for each in rows))
+        found = [answers[key] for key, _, _ in chosen]
+        self.estimators_, ended, self.fit_seconds_ = map(list, zip(*found))
+        self.top_m_, names = len(chosen), {recipe.named(C): each for ((recipe, C), _, _), each in zip(chosen, ended)}
+        self.candidates_ = [row | {"converged": row["converged"] and names.get(row["name"], True)} for row in self.candidates_]
 
     @property
     def preprocess_(self):
