@@ -310,7 +310,7 @@ def bench(*, rows: str = "", size: float = 1.0, repeats: int = 5, to: Path = Pat
     for row in found["rows"]:
         rate = f"left out: {row['left_out']}" if "left_out" in row else f"{row['ours']:,.4g} {row['unit']}/s"
         ratios = [f"{row[f'versus_{name}']:.2f} of {row[f'{name}_words']}" for name in ("plain", "floor") if row.get(f"versus_{name}")]
-        print(f"{row['words']}: " + ", ".join([rate, *ratios]))
+        print(f"{row['words']}: " + ", ".join([rate, *ratios, *filter(None, [row.get("said")])]))
     print(save_bench(found, to))
 
 # %% ../nbs/cli.ipynb #846fe74c

@@ -34,7 +34,7 @@ def test_ratios_are_of_the_same_round(monkeypatch):
     took = iter([1, 2, 3, 6, 30, 60, 3, 6])  # ours and plain, four rounds
     monkeypatch.setattr(benches, "_seconds", lambda piece: next(took))
     found = measure(Work(6, lambda: None, lambda: None), repeats=3)
-    assert found == {"ours": 2.0, "plain": 1.0, "floor": None, "versus_plain": 2.0, "versus_floor": None}
+    assert found == {"ours": 2.0, "plain": 1.0, "floor": None, "versus_plain": 2.0, "versus_floor": None, "said": ""}
 
 
 def test_the_plain_embeddings_are_ours(plain, tmp_path):

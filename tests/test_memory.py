@@ -23,7 +23,7 @@ for start in range(0, rows, 1_000):
 held = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (int(held + beside * X.nbytes),) * 2)
 split = PredefinedSplit(np.where(np.arange(rows) % 10 == 0, 0, -1))
-ensemble = ESVSearch(kinds=("LR",), scalings=("robust",), class_weights=(None,), cv=split, n_jobs=2, random_state=0).fit(X, y)
+ensemble = ESVSearch(kinds=("LR",), scalings=(None, "robust"), cv=split, n_jobs=2, random_state=0).fit(X, y)
 print((ensemble.predict(X[:2_000]) == y[:2_000]).mean() > 0.6)
 """
 

@@ -51,7 +51,7 @@ def adaptive_components(
     return max(1, min(512 if rows >= 5_000 else 256, rows // 2, features))
 
 
-_CHUNK = 4096  # rows that are looked at or transformed at once
+_CHUNK = 1024  # rows that are looked at or transformed at once
 
 # %% ../../nbs/60_afp.ipynb #071cd887
 def _principal_axes(

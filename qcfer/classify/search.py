@@ -248,7 +248,7 @@ def _foresee(kind, class_weight, Cs, X, y, seed, max_iter, held):
     return fitted[0].classes_, [np.float32(scores_of(each, held)) for each in fitted], [_converged(each) for each in fitted]
 
 
-_CHUNK = 4096
+_CHUNK = 1024
 
 
 def _transformed(afp, X, rows):
@@ -358,6 +358,7 @@ class ESVSearch(ESV):
         groups = np.arange(len(y)) if groups is None else np.asarray(groups)
         with threadpool_limits(1), warnings.catch_warnings():  # a product's rounding depends on its threads
             warnings.simplefilter("ignore", ConvergenceWarning)  # `candidates_` says which did not
+            warnings.filterwarnings("ignore", "'Threading' parallel backend")  # a kernel machine takes all cores, as it does alone
             plan, screened = self._screen(X, codes, recipes, splits[0], seed)
             held = self._hold_out(X, codes, plan, splits, seed)
             chosen = self._choose(codes, groups, held, screened, seed)
@@ -387,19 +388,22 @@ class ESVSearch(ESV):
 
     def _tables(self, X, codes, plan, train, held, seed, max_iter=300):
         "{(recipe, C): (scores (V, C) of the held-out rows, whether the solver converged)} of candidates fitted to the rows `train`."
-        foresee, found = check_memory(self.memory).cache(_foresee), {}
+        found = {}
         for view in progress(dict.fromkeys(recipe.view for recipe in plan), f"search, {len(train):,} rows"):
-            afp = AFP(scaling=view[0], n_components=view[1], unit=True).fit(X[train])
-            features, held_features = _transformed(afp, X, train), _transformed(afp, X, held)
             own = [recipe for recipe in plan if recipe.view == view]
-            rows = [(each.kind, each.class_weight, plan[each], features, codes[train], seed if each.kind == "RF" else 0) for each in own]
-            answers = Parallel(self.n_jobs, prefer="threads")(delayed(foresee)(*each, max_iter, held_features) for each in rows)
-            for recipe, (seen, scores, ended) in zip(own, answers):
+            for recipe, (seen, scores, ended) in zip(own, self._foreseen(view, X, codes, own, plan, train, held, seed, max_iter)):
                 for C, said, converged in zip(plan[recipe], scores, ended):
                     whole = np.full((len(held), len(self.classes_)), np.float32(-1e3))
                     whole[:, seen] = said
                     found[recipe, C] = whole, converged
         return found
+
+    def _foreseen(self, view, X, codes, recipes, plan, train, held, seed, max_iter):
+        "What `_foresee` says of recipes that see the same; the features are gone when it has been said."
+        foresee, afp = check_memory(self.memory).cache(_foresee), AFP(scaling=view[0], n_components=view[1], unit=True).fit(X[train])
+        features, held_features = _transformed(afp, X, train), _transformed(afp, X, held)
+        rows = [(each.kind, each.class_weight, plan[each], features, codes[train], seed if each.kind == "RF" else 0) for each in recipes]
+        return Parallel(self.n_jobs, prefer="threads")(delayed(foresee)(*each, max_iter, held_features) for each in rows)
 
     def _screen(self, X, codes, recipes, split, seed):
         "{recipe: C to go on with}, and what the others were worth, as rows of `candidates_`."
@@ -470,20 +474,23 @@ class ESVSearch(ESV):
 
     def _fit_voters(self, X, codes, chosen, seed):
         "Fit what votes to all rows."
-        refit = check_memory(self.memory).cache(_refit)
         views = list(dict.fromkeys(recipe.view for (recipe, _), _, _ in chosen))
         self.preprocesses_ = [AFP(scaling=scaling, n_components=size, unit=True).fit(X) for scaling, size in views]
         self.views_ = np.array([views.index(recipe.view) for (recipe, _), _, _ in chosen])
         self.weights_, self.temperatures_ = (np.array([row[place] for row in chosen]) for place in (1, 2))
         answers = {}
         for number, afp in enumerate(self.preprocesses_):
-            seen, own = afp.transform(X), [key for (key, _, _), view in zip(chosen, self.views_) if view == number]
-            rows = [(each.kind, each.class_weight, C, seen, codes, seed if each.kind == "RF" else 0) for each, C in own]
-            answers |= zip(own, Parallel(self.n_jobs, prefer="threads")(delayed(refit)(*each) for each in rows))
+            own = [key for (key, _, _), view in zip(chosen, self.views_) if view == number]
+            answers |= zip(own, self._refitted(afp.transform(X), codes, own, seed))
         found = [answers[key] for key, _, _ in chosen]
         self.estimators_, ended, self.fit_seconds_ = map(list, zip(*found))
         self.top_m_, names = len(chosen), {recipe.named(C): each for ((recipe, C), _, _), each in zip(chosen, ended)}
         self.candidates_ = [row | {"converged": row["converged"] and names.get(row["name"], True)} for row in self.candidates_]
+
+    def _refitted(self, seen, codes, keys, seed):
+        refit = check_memory(self.memory).cache(_refit)
+        rows = [(each.kind, each.class_weight, C, seen, codes, seed if each.kind == "RF" else 0) for each, C in keys]
+        return Parallel(self.n_jobs, prefer="threads")(delayed(refit)(*each) for each in rows)
 
     @property
     def preprocess_(self):

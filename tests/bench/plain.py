@@ -1,5 +1,6 @@
 """The plain ways: what a competent user of the libraries would write. Each returns a function without arguments that does the work once."""
 
+import os
 from copy import copy
 
 import numpy as np
@@ -34,6 +35,30 @@ def embed(paths):
     def work():
         with torch.inference_mode():
             return torch.cat([torch.nn.functional.normalize(network(batch)) for batch in loader]).numpy()
+
+    return work
+
+
+def network(embedder, paths):
+    "A network in PyTorch with the embedder's own preprocessing, and a DataLoader that decodes in the background."
+    import torch
+    from PIL import Image
+
+    module, put = embedder.differentiable()
+
+    class Files(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(paths)
+
+        def __getitem__(self, number):
+            return embedder.preprocess(Image.open(paths[number]).convert("RGB"))
+
+    def work():
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
+        loader = torch.utils.data.DataLoader(Files(), batch_size=32, num_workers=2)
+        with torch.inference_mode():
+            rows = [module(put(batch.numpy())) for batch in loader]
+            return torch.nn.functional.normalize(torch.cat(rows)).numpy()
 
     return work
 
@@ -74,7 +99,7 @@ def pose(estimator, faces):
     return lambda: [plain.estimate([face]) for face in faces]
 
 
-def search(X, y, split):
+def search(X, y, split, kernel=True):
     "scikit-learn's grid search over the candidates of the searched ensemble, and a soft vote of the best of each kind."
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.decomposition import PCA
@@ -89,16 +114,17 @@ def search(X, y, split):
 
     weights = [None, "balanced"]
     linear = Pipeline([("scale", None), ("pca", PCA(256)), ("fit", LogisticRegression(max_iter=300))])
-    kernel = Pipeline([("scale", None), ("pca", PCA(256)), ("unit", Normalizer()), ("fit", CalibratedClassifierCV(SVC(), ensemble=False))])
+    machine = Pipeline([("scale", None), ("pca", PCA(256)), ("unit", Normalizer()), ("fit", CalibratedClassifierCV(SVC(), ensemble=False))])
     scales = [None, StandardScaler(), RobustScaler()]
     unit = float(X.var(0).mean())  # the grid's C are for features of mean variance one
     linear_grid = {"scale": scales, "fit__C": [C / unit for C in GRID["LR"]], "fit__class_weight": weights}
-    kernel_grid = {"scale": scales[:2], "fit__estimator__C": list(GRID["SVM"]), "fit__estimator__class_weight": weights}
+    machine_grid = {"scale": scales[:2], "fit__estimator__C": list(GRID["SVM"]), "fit__estimator__class_weight": weights}
 
     def work():
-        grids = [GridSearchCV(one, grid, cv=split, n_jobs=2) for one, grid in ((linear, linear_grid), (kernel, kernel_grid))]
-        best = [grid.fit(X, y).best_estimator_ for grid in grids]
-        return VotingClassifier([("linear", best[0]), ("kernel", best[1])], voting="soft").fit(X, y)
+        kinds = {"linear": (linear, linear_grid)} | ({"machine": (machine, machine_grid)} if kernel else {})
+        grids = {name: GridSearchCV(one, grid, cv=split, n_jobs=2) for name, (one, grid) in kinds.items()}
+        best = [(name, grid.fit(X, y).best_estimator_) for name, grid in grids.items()]
+        return VotingClassifier(best, voting="soft").fit(X, y)
 
     return work
 
@@ -112,9 +138,13 @@ def voting(ensemble, X, y, new, times):
     from sklearn.preprocessing import Normalizer
     from sklearn.svm import SVC
 
+    def member(voter):
+        if isinstance(voter, LogisticRegression):
+            return LogisticRegression(C=voter.C, max_iter=1000, class_weight=voter.class_weight)
+        return make_pipeline(Normalizer(), CalibratedClassifierCV(SVC(C=1, class_weight="balanced"), ensemble=False))
+
     seen = ensemble.preprocess_.transform(X)
-    members = [(f"LR {C}", LogisticRegression(C=C, max_iter=1000, class_weight="balanced")) for C in (0.1, 1)]
-    members.append(("SVM", make_pipeline(Normalizer(), CalibratedClassifierCV(SVC(C=1, class_weight="balanced"), ensemble=False))))
+    members = [(f"voter {number}", member(voter)) for number, voter in enumerate(ensemble.estimators_)]
     vote = VotingClassifier(members, voting="soft").fit(seen, y)
 
     def work():
