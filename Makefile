@@ -22,9 +22,9 @@ test: $(READY) .venv/.mesa .venv/.browser
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 
-# How fast each stage is, beside the plain way of doing the same: some minutes.
+# How fast each stage is, beside the plain way of doing the same, and how it grows: an hour or two.
 bench: $(READY) .venv/.mesa
-	$(BIN)/qcfer bench --plain tests/bench/plain.py --to "$(OUT)/bench.json"
+	$(BIN)/qcfer bench --growth --plain tests/bench/plain.py --to "$(OUT)/bench.json"
 
 lab: $(READY)
 	$(BIN)/jupyter lab nbs

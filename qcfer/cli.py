@@ -287,7 +287,15 @@ def cross(dataset: Dataset, test: Dataset, /, *, options: Options = None, test_r
 
 # %% ../nbs/cli.ipynb #e91b2edb
 @app.command
-def bench(*, rows: str = "", size: float = 1.0, repeats: int = 5, to: Path = Path("reports/bench.json"), plain: Path | None = None):
+def bench(
+    *,
+    rows: str = "",
+    size: float = 1.0,
+    repeats: int = 5,
+    growth: bool = False,
+    to: Path = Path("reports/bench.json"),
+    plain: Path | None = None,
+):
     """Measure how fast each stage is, beside the plain way and beside what the machine allows.
 
     Parameters
@@ -298,19 +306,25 @@ def bench(*, rows: str = "", size: float = 1.0, repeats: int = 5, to: Path = Pat
         How much work, in parts of what suits a laptop.
     repeats:
         Rounds, in which ours, the plain way and the floor take turns.
+    growth:
+        Measure how the stages grow as well.
     to:
         The figures as JSON; a page of them stands beside it.
     plain:
         The plain ways, tests/bench/plain.py of a checkout.
     """
     from qcfer.bench import bench as measure_all
-    from qcfer.bench import plain_ways, save_bench
+    from qcfer.bench import grow, plain_ways, save_bench
 
-    found = measure_all(to.parent / "cache" / "bench", [name for name in rows.split(",") if name], size, plain_ways(plain), repeats)
+    home = to.parent / "cache" / "bench"
+    found = measure_all(home, [name for name in rows.split(",") if name], size, plain_ways(plain), repeats)
+    found["growth"] = grow(home, None, size) if growth else []
     for row in found["rows"]:
         rate = f"left out: {row['left_out']}" if "left_out" in row else f"{row['ours']:,.4g} {row['unit']}/s"
         ratios = [f"{row[f'versus_{name}']:.2f} of {row[f'{name}_words']}" for name in ("plain", "floor") if row.get(f"versus_{name}")]
         print(f"{row['words']}: " + ", ".join([rate, *ratios, *filter(None, [row.get("said")])]))
+    for each in found["growth"]:
+        print(f"{each['words']}: time grows as the number of faces to the power of {each['exponent']:.2f}")
     print(save_bench(found, to))
 
 # %% ../nbs/cli.ipynb #846fe74c

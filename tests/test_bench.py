@@ -108,3 +108,23 @@ def test_the_command_prints_and_writes(tmp_path, capsys):
     assert Path(told[-1]).name == "b.html" and json.loads((tmp_path / "b.json").read_text())["rows"][0]["versus_plain"] > 1
     with pytest.raises(SystemExit, match="expected a row: .*; found 'speed'"):
         main(["bench", "--rows", "speed", "--to", str(tmp_path / "c.json")])
+
+
+def test_growth_is_the_slope_of_the_logarithms(tmp_path, monkeypatch):
+    from qcfer.bench import grow, grown
+
+    took = iter([7, 2, 8, 32])  # the first warms up
+    monkeypatch.setattr(benches, "_seconds", lambda work: next(took))
+    entry = replace(grown.find("afp"), thing=lambda folder, count: lambda: None, facts={"words": "nothing", "sizes": (10, 20, 40)})
+    monkeypatch.setitem(grown._entries, "afp", entry)
+    (found,) = grow(tmp_path, ["afp"])
+    assert found["exponent"] == pytest.approx(2) and found["seconds"] == [2, 8, 32] and found["sizes"] == [10, 20, 40]
+    page = save_bench({"machine": {"cores": 2, "libraries": []}, "versions": {}, "size": 1, "rows": [], "growth": [found]}, tmp_path / "g.json")
+    assert '<span class="bad">2.00</span>' in page.read_text()
+
+
+def test_every_stage_can_be_measured_at_a_small_size(tmp_path):
+    from qcfer.bench import grow
+
+    found = grow(tmp_path, ["manifest", "store", "afp", "linear", "search", "evaluate"], 0.05)
+    assert all(min(each["seconds"]) > 0 and np.isfinite(each["exponent"]) for each in found)
