@@ -471,8 +471,12 @@ def serve(model: str, /, *, port: int = 0, device: str = "cpu"):
 @app.command
 def doctor():
     "Say what of this machine the project can use, and what is missing."
-    from qcfer.doctor import diagnose
+    from qcfer.doctor import diagnose, machine, missing_extras
 
+    for what, words in machine().items():
+        print(f"{what}: {words}")
+    for extra, packages in missing_extras().items():
+        print(f"missing the extra {extra}: pip install 'qcfer[{extra}]' ({', '.join(packages)})")
     for name, found, hint in diagnose():
         print(f"{'ok     ' if found else 'missing'} {name}" + ("" if found else f": {hint}"))
 

@@ -1,4 +1,5 @@
 """The presets: the paper's and the searched one run on miniature trees, and the searched one loses to none of its parts on faces."""
+import re
 import json
 import os
 from pathlib import Path
@@ -196,3 +197,21 @@ def test_on_photographs_no_rung_loses_to_the_one_before(tmp_path, own_memory):
     manifest = manifest.loc[np.sort(some)].reset_index(drop=True)
     features = get_embedder("effnet_lite0").embed(FaceImages(manifest, root))
     assert significantly_worse(features, manifest, tmp_path) == []
+
+
+def test_an_extra_that_is_not_whole_is_named(monkeypatch):
+    from importlib import metadata
+
+    from qcfer.doctor import missing_extras
+
+    wanted = ["numpy>=1", 'pip>=1; extra == "tools"', 'nothing-of-the-kind; extra == "dreams"', 'pip>=1000; extra == "future"']
+    monkeypatch.setattr(metadata, "requires", lambda name: wanted)
+    assert missing_extras() == {"dreams": ["nothing-of-the-kind"], "future": ["pip"]}
+
+
+def test_the_machine_is_told_in_words():
+    from qcfer.doctor import machine, wide_instructions
+
+    told = machine()
+    assert re.search(r"\d+ cores for this process", told["processor"]) and "ONNX Runtime" in told["fast paths"]
+    assert all(words in told["processor"] for words in wide_instructions())
