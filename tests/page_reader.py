@@ -68,3 +68,18 @@ def check_links(folder, elsewhere=()):
             assert target.is_file(), (path, link["href"])
             if parts.fragment and target in anchors:
                 assert unquote(parts.fragment) in anchors[target], (path, link["href"])
+
+
+def check_accessible(browser, paths):
+    "axe-core finds nothing serious on pages, by day and by night."
+    from axe_playwright_python.sync_playwright import Axe
+
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+        page = context.new_page()
+        for path in paths:
+            page.goto(path.as_uri())
+            found = Axe().run(page).response["violations"]
+            serious = [(each["id"], each["nodes"][0]["html"][:200]) for each in found if each["impact"] in ("serious", "critical")]
+            assert serious == [], (scheme, path)
+        context.close()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from qcfer.evaluate.bootstrap import compare, holm
 from qcfer.evaluate.scores import evaluate
-from qcfer.pages.comparison import _data, _flat, _metric, comparison, neighbours, read_run, read_runs, rows, script
+from qcfer.pages.comparison import _data, _flat, read_metric, comparison, neighbours, read_run, read_runs, rows, script
 from qcfer.pages.site import build_site
 from qcfer.run.record import Run
 
@@ -325,7 +325,7 @@ def test_whatever_a_record_holds_the_page_is_whole(tmp_path_factory, records):
 
 @given(st.integers() | st.floats() | st.booleans() | st.text() | st.none())
 def test_only_finite_numbers_are_numbers(number):
-    found = _metric({"value": number})
+    found = read_metric({"value": number})
     fits = isinstance(number, (int, float)) and not isinstance(number, bool) and abs(number) < 1e300
     assert found == ({"value": float(number), "low": None, "high": None, "n": None} if fits else None)
 

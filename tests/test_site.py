@@ -19,10 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from page_reader import WIDTHS, Reader, check_links, check_whole, soup_of
+from page_reader import WIDTHS, Reader, check_accessible, check_links, check_whole, soup_of
 
 import qcfer
 import qcfer.pages.site
+from qcfer.core.files import resources
 from qcfer.core.labels import CLASSES
 from qcfer.pages.site import TAGS, _mark_numbers, _sanitise, build_site
 
@@ -145,16 +146,20 @@ def desktop(browser):
 
 
 def reports(site):
-    return [site / "index.html", site / "comparison.html", *sorted((site / "reports").rglob("*.html"))]
+    return [site / "index.html", site / "side_by_side.html", site / "comparison.html", *sorted((site / "reports").rglob("*.html"))]
 
 
 # ---- every page, in a browser
 
 
 def test_every_page_is_whole_and_fits(site, reader):
-    assert len(reports(site)) == 7
+    assert len(reports(site)) == 8
     for path in reports(site):
         check_whole(reader.open(path), path)
+
+
+def test_nothing_keeps_anybody_out(site, browser):
+    check_accessible(browser, reports(site))
 
 
 def test_headings_are_in_order_and_tables_have_heads(site):
@@ -216,7 +221,7 @@ def test_every_link_leads_somewhere(site):
 
 def test_the_index_lists_runs_newest_first(site):
     index = soup_of(site / "index.html").main
-    assert [heading.get_text() for heading in index("h2")] == [EVIL, "fer2013"]
+    assert [heading.get_text() for heading in index("h3")] == [EVIL, "fer2013"]
     assert [cell.code.get_text() for cell in index("th", scope="row")] == ["abcdef012345", "fedcba987654", "0123456789ab"]
     newest = " ".join(index("tr")[3].get_text(" ", strip=True).replace("\xa0", " ").split())
     assert newest == (
@@ -357,18 +362,13 @@ def test_a_reference_sanitiser_agrees_on_what_reports_hold(executed):
 # ---- what can go wrong
 
 
-def static():
-    "The folder of the scripts, in the checkout or in the installed package."
-    package = Path(qcfer.__file__).parent
-    return package / "static" if (package / "static").is_dir() else package.parent / "nbs" / "static"
-
-
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     "Runs code with a copy of the package outside any checkout, as a wheel would put it."
     library = tmp_path_factory.mktemp("lib")
     shutil.copytree(Path(qcfer.__file__).parent, library / "qcfer")
-    shutil.copytree(static(), library / "qcfer" / "static", dirs_exist_ok=True)
+    for name in ("static", "paper_data"):
+        shutil.copytree(resources(name), library / "qcfer" / name, dirs_exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(library)}
 
     def start(code, folder):
@@ -392,7 +392,7 @@ def test_a_broken_record_or_page_is_named_and_left_out(tmp_path, by_hand):
     named = [str(warning.message) for warning in caught if "left out of the pages" in str(warning.message)]
     assert len(named) == 2 and "bbbb" in named[0] and "tsne.ipynb" in named[1]
     assert [cell.code.get_text() for cell in index("th", scope="row")] == ["aaaa"]
-    assert [link.get_text() for link in index.main.ul("a")] == ["Overview"]
+    assert [link.get_text() for link in index.main.table.ul("a")] == ["Overview"]
 
 
 def test_a_run_across_datasets_is_shown_like_any_other(tmp_path, by_hand):
@@ -404,7 +404,7 @@ def test_a_run_across_datasets_is_shown_like_any_other(tmp_path, by_hand):
     del record["metrics"]
     path.write_text(json.dumps(record))
     index = soup_of(build_site(tmp_path)).main
-    assert [heading.get_text() for heading in index("h2")] == ["folder", "folder-to-other"]
+    assert [heading.get_text() for heading in index("h3")] == ["folder", "folder-to-other"]
     assert "40.0 %" in index("tr")[-1].get_text().replace("\xa0", " ") and index("tr")[-1].ul.a.get_text() == "Cross"
     assert (tmp_path / "site" / "reports" / "folder-to-other" / "cccc" / "cross.html").is_file()
 
@@ -528,8 +528,9 @@ def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, i
         builder.communicate(timeout=120)
     assert builder.returncode == 0
     site = tmp_path / "reports" / "site"
-    assert len(list(site.rglob("*.html"))) == 7
-    assert [link.get_text() for link in soup_of(site / "index.html").nav("a")] == ["QC-FER", "Reports", "Comparison"]
+    assert len(list(site.rglob("*.html"))) == 8
+    places = ["QC-FER", "Home", "Runs", "Side by side", "Comparison"]
+    assert [link.get_text() for link in soup_of(site / "index.html").nav("a")] == places
     assert len(soup_of(site / "comparison.html")("tr")) == 4
 
 

@@ -27,7 +27,9 @@ from tqdm import tqdm
 import qcfer
 from ..core.files import atomic_path, code_hash, sha256
 from .comparison import as_they_are, comparison, models, read_runs, script
+from .home import home
 from .publish import pages_folder
+from .side_by_side import side_by_side
 from .templates import render, static
 from ..run.record import Run
 
@@ -103,10 +105,10 @@ def finish(
     for paragraph in soup("p"):
         if re.match(r"(Figure|Table) \d", paragraph.get_text()):
             paragraph["class"] = "caption"
-    for table in soup("table"):
+    for number, table in enumerate(soup("table"), 1):
         del table["border"]
         _mark_numbers(table)
-        scrolls(table, "Table")
+        scrolls(table, f"Table {number} of this page")
 
 # %% ../../nbs/99_site.ipynb #47a4e300
 @cache
@@ -278,7 +280,9 @@ def _write_pages(site, runs, method):
     "Write the index, the comparison and the report pages of the runs into the folder `site`; `method` is the method's first page, or None."
     _write_reports(site, runs, method)
     shared = {"method": method, "footer": [f"Written by qcfer {qcfer.__version__}; every page works without a network."]}
-    _write(site / "index.html", title="Reports \N{MIDDLE DOT} QC-FER", body=render("index.html", runs=runs), place="index", **shared)
+    _write(site / "index.html", title="QC-FER", body=home(runs, method), place="index", **shared)
+    title = "Side by side \N{MIDDLE DOT} QC-FER"
+    _write(site / "side_by_side.html", title=title, body=side_by_side(runs), place="side", broad=True, **shared)
     element, allowed = script()
     body, title = f"{comparison(runs)}\n{element}", "Comparison \N{MIDDLE DOT} QC-FER"
     _write(site / "comparison.html", title=title, body=body, place="comparison", allowed=allowed, broad=True, **shared)
