@@ -164,8 +164,6 @@ def repair_page(soup, first):
         span.replace_with(BeautifulSoup(formula(tex), "html.parser"))
     for title in soup.select("#toc-title"):
         title.name = "p"  # it stands before the page's first heading
-    for code in soup("pre"):
-        code["tabindex"] = "0"  # who has no mouse scrolls it as well
     for number, nav in enumerate(soup("nav"), 1):
         nav["aria-label"] = nav.get("aria-label") or f"Navigation {number}"
     skip = BeautifulSoup('<a class="skip" href="#quarto-document-content">Skip to the content</a>', "html.parser")

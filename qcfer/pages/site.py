@@ -93,7 +93,7 @@ def _mark_numbers(table):
 def finish(
     soup,  # of BeautifulSoup, changed in place
 ):
-    "Describe the pictures, mark captions and numbers, and let wide pictures and tables scroll."
+    "Describe the pictures, mark captions and numbers, and let what is wide scroll."
 
     def scrolls(tag, name):
         tag.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0", "role": "region", "aria-label": name}))
@@ -102,6 +102,8 @@ def finish(
         image["alt"] = _description(image)
         if "wide" in image.get("class", []):
             scrolls(image, "Picture")
+    for code in soup("pre"):
+        code["tabindex"] = "0"  # who has no mouse scrolls it as well
     for paragraph in soup("p"):
         if re.match(r"(Figure|Table) \d", paragraph.get_text()):
             paragraph["class"] = "caption"
@@ -133,7 +135,7 @@ def _report_body(notebook, title):
         soup.h1.string = title
     finish(soup)
     code = "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
-    return f"{soup}\n<details><summary>Code of this page</summary><pre><code>{escape(code)}</code></pre></details>"
+    return f"{soup}\n<details><summary>Code of this page</summary><pre tabindex='0'><code>{escape(code)}</code></pre></details>"
 
 # %% ../../nbs/99_site.ipynb #ea9db33a
 @cache
