@@ -283,3 +283,18 @@ def test_the_contact_sheet_is_its_pictures_in_rows(posebench_set):
     third = np.asarray(rows[5][2].resize((64, 64), Image.Resampling.LANCZOS))
     np.testing.assert_array_equal(np.asarray(sheet)[5 * 68 : 5 * 68 + 64, 2 * 68 : 2 * 68 + 64], third)
     assert (np.asarray(sheet)[64:68] == 255).all()
+
+
+def test_people_are_drawn_again_as_they_were_rendered(posebench_set):
+    "The set's own notes of its heads say what the seeds must give again, and the look's first draw is the tone."
+    from qcfer.posebench.look import MONK_SCALE, draw_look
+    from qcfer.posebench.people import people_of
+
+    with np.load(posebench_set / "heads.npz", allow_pickle=False) as stored:
+        rendered = stored["people"]
+    people = people_of([f"s{number:03d}" for number in range(8)], seed=3)
+    np.testing.assert_allclose(people[["gender", "age"]], rendered)
+    for number, (person, (gender, age)) in enumerate(zip(people.itertuples(), rendered)):
+        skin = draw_look(gender, age, np.random.default_rng([3, number, 1])).skin / [1, 0.9, 0.82]
+        tone = MONK_SCALE[person.tone - 1]
+        np.testing.assert_allclose(skin, [int(tone[at : at + 2], 16) / 255 for at in (1, 3, 5)])

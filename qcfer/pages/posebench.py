@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['headline', 'what_it_is', 'every_turn', 'turning', 'effect', 'recovered', 'fidelity', 'pose_error', 'loose_and_tight',
-           'each_turn', 'crop_error']
+           'each_turn', 'crop_error', 'who_is_rendered']
 
 # %% ../../nbs/93a_posebench_page.ipynb #41d0bd3f
 import pandas as pd
 
 from ..core.labels import CLASSES
 from ..evaluate.bootstrap import Metric
+from ..evaluate.scores import score
 from ..frontalize.conditions import ORACLE, RAW
 from .exhibits import image, sheet
 from .figures import yaw as figures
 from .words import Section, bold, caption, condition_name
+from ..posebench.people import kinds_of, people_of
 from ..run.record import Run, find_runs
 from ..run.study import TRUE
 
@@ -299,3 +301,30 @@ def crop_error(
     words = "Mean absolute error of yaw in degrees when the crop's side is so many times the picture's; beyond the picture its edges are "
     words += "drawn out. Moved: faces whose yaw differs by more than 3° from that of the picture as it is. No face: faces not found."
     return Section("Does the crop change the pose?", table=numbers, says=(caption(table, words, {"n": found["faces"]}, "Table"),))
+
+# %% ../../nbs/93a_posebench_page.ipynb #c61872a3
+_KINDS = {"tone": "tone of skin (Monk scale)", "sex": "sex", "age": "age"}
+
+
+def who_is_rendered(
+    run: Run,
+    table: int = 7,  # its number on the page
+) -> Section | None:
+    "Accuracy by tone of skin, sex and age of the rendered people; None for a run on another set."
+    if not run.posebench or not _is_rendered(run):
+        return None
+    tests = {name: run.predictions.query("condition == @name and split == 'test'") for name in dict.fromkeys([RAW, run.main])}
+    kinds, rows = kinds_of(people_of(tests[RAW]["group"])), {}
+    for column, words in _KINDS.items():
+        for kind in sorted(kinds[column].unique()):
+            own = kinds.index[kinds[column] == kind]
+            parts = {name: test[test["group"].isin(own)] for name, test in tests.items()}
+            scored = {condition_name(name): score(part["label"], part["predicted"], part["group"]) for name, part in parts.items()}
+            cells = {f"{name}, %": f"{Metric.of(found['accuracy']):%}" for name, found in scored.items()}
+            rows[words, kind] = cells | {"people": len(own), "faces": len(parts[RAW])}
+    numbers = pd.DataFrame.from_dict(rows, orient="index")
+    numbers.index.names = ["of the people", "who are"]
+    words = "Accuracy on the test faces, with 95 % intervals over people. Rendered people differ in what a program can draw, and no such "
+    words += "table says how photographs of people are read."
+    return Section("Is everybody read alike?", table=numbers, says=(caption(table, words, None, "Table"),))
+
