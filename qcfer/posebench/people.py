@@ -36,5 +36,5 @@ def kinds_of(
 ) -> pd.DataFrame:  # as many rows: tone, sex, age, in words
     "The kinds of people that are told apart."
     tone = [next(name for name, (low, high) in TONES.items() if low <= value <= high) for value in people["tone"]]
-    kinds = {"tone": tone, "sex": np.where(people["gender"] < 0.5, "male", "female"), "age": np.where(people["age"] < _OLD, "younger", "older")}
-    return pd.DataFrame(kinds, index=people.index)
+    sex, age = np.where(people["gender"] < 0.5, "male", "female"), np.where(people["age"] < _OLD, "younger", "older")
+    return pd.DataFrame({"tone": tone, "sex": sex, "age": age}, index=people.index)
