@@ -1,6 +1,7 @@
 """The engine: a cluster changes the time and nothing else, whoever is killed on the way."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,16 +14,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from qcfer.classify import train
 from qcfer.core import engine as engines
-from qcfer.core.engine import ClusterError, get_engine, made_by, objection, recipe_of, shares, unpacked
-from qcfer.core.files import file_sha256, sha256
-from qcfer.core.model_cache import compute
+from qcfer.core.engine import ClusterError, Worker, get_engine, made_by, objection, recipe_of, shares, unpacked
+from qcfer.core.files import sha256
+from qcfer.core.model_cache import _Forwarding, compute
 from qcfer.data.cartoons import draw_faces
 from qcfer.data.manifest import FaceImages, load_manifest
-from qcfer.embed.embedders import get_embedder
 from qcfer.frontalize.conditions import get_frontalizer
 from qcfer.frontalize.job import frontalize_faces
 from qcfer.run.config import Config, make_config
@@ -93,19 +92,11 @@ class Deadly:
         return self.frontalizer.frontalize(*faces)
 
 
-class Here:
-    "Pictures on a disk that the driver alone sees."
-
-    def __init__(self, numbers):
-        self.numbers, self.driver = list(numbers), os.getpid()
-
-    def __len__(self):
-        return len(self.numbers)
+class Absent:
+    "What a worker sees of pictures on a disk that it does not share."
 
     def __getitem__(self, index):
-        if os.getpid() != self.driver:
-            raise FileNotFoundError(2, "No such file or directory", f"set/{index}.png")
-        return self.numbers[index]
+        raise FileNotFoundError(2, "No such file or directory", f"set/{index}.png")
 
 
 def keys_of(numbers):
@@ -246,10 +237,11 @@ def test_another_model_on_a_worker_stops_the_run_before_a_row_is_stored(two, tmp
     assert stored(tmp_path) == []
 
 
-def test_pictures_that_workers_do_not_see_are_told_in_one_line(two, tmp_path):
-    with pytest.raises(ClusterError, match=r"expected set/\d+.png on the worker .*; found none: .* need one shared folder") as caught:
-        compute(Squares(), Here(range(20)), keys_of(range(20)), tmp_path, batch_size=5, engine=two)
-    assert "\n" not in str(caught.value) and stored(tmp_path) == []
+def test_pictures_that_a_worker_does_not_see_are_told_in_one_line(ray, two):
+    worker = Worker([ray.put((Squares(), _Forwarding(Absent())))], {})
+    (((places, error)),) = worker({"batch": [np.arange(3)]})["result"]
+    assert places == [0, 1, 2] and isinstance(error, ClusterError)
+    assert re.fullmatch(r"expected set/0.png on the worker \S+; found none: workers and driver need one shared folder, .*", str(error))
 
 
 def test_a_model_that_cannot_be_sent_says_so(two, tmp_path):
@@ -288,7 +280,8 @@ def test_more_cards_than_there_are(two):
 def test_a_cluster_that_is_not_there_is_one_line_on_the_command_line(ray, tmp_path):
     draw_faces(tmp_path / "set", per_class=4)
     command = [sys.executable, "-m", "qcfer.cli", "embed", "folder", "--root", "set", "--pose", "none", "--engine", "ray"]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}, capture_output=True, text=True, timeout=60)
+    nowhere = os.environ | {"RAY_ADDRESS": "127.0.0.1:1"}
+    done = subprocess.run(command, cwd=tmp_path, env=nowhere, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("qcfer: expected a Ray cluster at 127.0.0.1:1; found none")

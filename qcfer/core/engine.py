@@ -179,7 +179,7 @@ def _signed(folder):
     finally:
         sign.unlink(missing_ok=True)
 
-# %% ../../nbs/09_engine.ipynb #7c78cd5d
+# %% ../../nbs/09_engine.ipynb #cf14d7eb
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
@@ -216,8 +216,8 @@ def _join(actors):
         _answers(address)
     try:
         ray.init(address or "local", **quiet, **({} if address not in ("", "local") else own))
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        found = " ".join(str(error).split())
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        found = " ".join(str(error).split())[:300]
         raise ClusterError(f"expected a Ray cluster at {address or 'this machine'}, of the versions used here; found: {found}") from None
 
 # %% ../../nbs/09_engine.ipynb #117655bc
@@ -266,7 +266,7 @@ def _pool(ray, actors):
 _TOLD = ("QCFER_WEIGHTS", "QCFER_CACHE")
 _RETRIES = 3  # what kills four workers is in the batch
 
-# %% ../../nbs/09_engine.ipynb #46c61af3
+# %% ../../nbs/09_engine.ipynb #7345d20f
 class RayEngine:
     """Workers on the machines of a Ray cluster. Raises `ClusterError`, with one clear line, for a cluster that cannot do the work.
 
@@ -307,8 +307,8 @@ class RayEngine:
 
         if not batches:
             return
-        blocks = ray.data.from_items([{"batch": batch} for batch in batches], override_num_blocks=len(batches))
         with _in_one_line(), _silent(ray):
+            blocks = ray.data.from_items([{"batch": batch} for batch in batches], override_num_blocks=len(batches))
             results = blocks.map_batches(
                 Worker,
                 fn_constructor_args=([_sent(ray, recipe_of(model), task)], self._told),

@@ -302,29 +302,6 @@ def _results(frontalizer, faces, rows, pool):
     for batch in _batches(faces[0], rows, run.batch_size, pool):
         yield _turned(run, faces, batch)
 
-# %% ../../nbs/51_frontalization_job.ipynb #02a2a6c5
-class _Turning:
-    "A batch on a worker of an engine; what is known of its memory is kept from batch to batch."
-
-    def __init__(self, *faces):
-        self.faces, self.run = faces, None
-
-    def prepare(self, frontalizer, rows):
-        with ThreadPoolExecutor(cores()) as pool:
-            return list(zip(rows, pool.map(lambda row: _load(self.faces[0], row), rows)))
-
-    def apply(self, frontalizer, batch):  # (row, file or exception)
-        self.run = self.run or _Runner(frontalizer)
-        results = _turned(self.run, self.faces, batch)
-        return [(row, it if isinstance(it, Exception) else _encoded(it)) for row, it in results]
-
-
-def _from_workers(engine, frontalizer, faces, rows):
-    "As `_results`, with files in place of pictures."
-    size = max(int(frontalizer.batch_size), 1)
-    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-    yield from (results for _, results in engine.stream(frontalizer, _Turning(*faces), batches))
-
 # %% ../../nbs/51_frontalization_job.ipynb #ea77d749
 def _written(
     frontalizer: Frontalizer,
@@ -394,6 +371,29 @@ def _clock(home, frontalizer, bar):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
+
+# %% ../../nbs/51_frontalization_job.ipynb #02a2a6c5
+class _Turning:
+    "A batch on a worker of an engine; what is known of its memory is kept from batch to batch."
+
+    def __init__(self, *faces):
+        self.faces, self.run = faces, None
+
+    def prepare(self, frontalizer, rows):
+        with ThreadPoolExecutor(cores()) as pool:
+            return list(zip(rows, pool.map(lambda row: _load(self.faces[0], row), rows)))
+
+    def apply(self, frontalizer, batch):  # (row, file or exception)
+        self.run = self.run or _Runner(frontalizer)
+        results = _turned(self.run, self.faces, batch)
+        return [(row, it if isinstance(it, Exception) else _encoded(it)) for row, it in results]
+
+
+def _from_workers(engine, frontalizer, faces, rows):
+    "As `_results`, with files in place of pictures."
+    size = max(int(frontalizer.batch_size), 1)
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    yield from (results for _, results in engine.stream(frontalizer, _Turning(*faces), batches))
 
 # %% ../../nbs/51_frontalization_job.ipynb #e4a22935
 def _card(home):
