@@ -307,22 +307,26 @@ class RayEngine:
 
         if not batches:
             return
-        with _in_one_line(), _silent(ray):
+        with _in_one_line():
+            results = self._started(ray, _sent(ray, recipe_of(model), task), batches)
+            for block in results.iter_batches(batch_size=None, prefetch_batches=0):
+                for batch, outcome in block["result"]:
+                    if isinstance(outcome, Exception):
+                        raise outcome
+                    yield batch, outcome
+
+    def _started(self, ray, sent, batches):
+        with _silent(ray):
             blocks = ray.data.from_items([{"batch": batch} for batch in batches], override_num_blocks=len(batches))
-            results = blocks.map_batches(
+            return blocks.map_batches(
                 Worker,
-                fn_constructor_args=([_sent(ray, recipe_of(model), task)], self._told),
+                fn_constructor_args=([sent], self._told),
                 batch_size=None,
                 compute=_pool(ray, self.actors),
                 num_cpus=self._cpus,
                 num_gpus=self._gpus,
                 max_task_retries=_RETRIES,
             )
-            for block in results.iter_batches(batch_size=None, prefetch_batches=0):
-                for batch, outcome in block["result"]:
-                    if isinstance(outcome, Exception):
-                        raise outcome
-                    yield batch, outcome
 
     @contextmanager
     def joblib(self):
