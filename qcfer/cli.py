@@ -113,7 +113,7 @@ def _with_test_yaw(study):
     if "yaw" in manifest or study.finder is None or not test.any():
         return manifest
     rows = np.flatnonzero(test)
-    found = estimate_poses(study.finder, study.images.subset(rows), manifest.iloc[rows], study.out)
+    found = estimate_poses(study.finder, study.images.subset(rows), manifest.iloc[rows], study.out, study.engine)
     yaw = np.full(len(manifest), np.nan)
     yaw[rows] = found.angles[:, 0]
     return manifest.assign(yaw=yaw)
@@ -174,7 +174,7 @@ def frontalize(
     print(f"{work['turned']:,} of {work['faces']:,} faces to turn; {work['done']:,} done, {work['missing']:,} pictures to make")
     print(f"time {hours}, disk {work['bytes'] / 1e6:,.0f} MB")
     if not dry_run:
-        table = frontalize_faces(*job, limit=limit)
+        table = frontalize_faces(*job, limit=limit, engine=study.engine)
         print(", ".join(f"{count:,} {status}" for status, count in table["status"].value_counts().items()))
         if (table["status"] == "failed").any() and not (table["status"] == "done").any():
             first = table["error"][table["status"] == "failed"].iloc[0]

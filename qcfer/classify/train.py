@@ -343,12 +343,16 @@ SMALL = 2_000
 "Up to this many faces a rung takes less time than a worker needs to start."
 
 
-def _fit_all(todo, manifest, keep_models):
+def _fit_all(todo, manifest, keep_models, engine):
     "Fit rungs ({folder: (method, features)}), on large sets as many at once as there are cores."
     from joblib import Parallel, delayed
 
     jobs = (delayed(_fit_rung)(method, features, manifest, folder, keep_models) for folder, (method, features) in todo.items())
-    workers = 1 if len(manifest) <= SMALL else min(cores(), len(todo))
+    workers = 1 if len(manifest) <= SMALL else min(engine.cores if engine else cores(), len(todo))
+    if engine and workers > 1:
+        with engine.joblib():
+            Parallel(workers, batch_size=1)(jobs)
+        return
     if workers > 1:
         os.environ["TQDM_DISABLE"] = "1"  # the bars of several workers would write over each other
     try:
@@ -366,6 +370,7 @@ def fit_methods(
     *,
     keep_models: bool = False,
     leaks: bool = False,  # True lets train rows be copies of test faces, to show what that does
+    engine=None,  # a `qcfer.core.engine.RayEngine`, on whose cluster several rungs are fitted at once; None: on this machine
 ) -> list[Rung]:  # as many, in order
     """Fit what is not there yet, several at once; a run that was killed goes on with the next rung.
 
@@ -383,6 +388,6 @@ def fit_methods(
         if not (rung.model if keep_models else rung.folder / "facts.json").is_file():
             todo[rung.folder] = method, views[pair]
     if todo:
-        _fit_all(todo, manifest, keep_models)
+        _fit_all(todo, manifest, keep_models, engine)
         fit_memory().reduce_size(bytes_limit=_KEPT_BYTES)
     return rungs

@@ -236,7 +236,9 @@ def _tidy(folder, schema):
 
 # %% ../../nbs/05_model_cache.ipynb #134485cb
 def cores() -> int:
-    "The processor cores that this process may use."
+    "The processor cores that this process may use: `QCFER_CORES`, which an engine sets for its workers, else all that the system gives it."
+    if told := os.environ.get("QCFER_CORES"):
+        return int(told)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -264,6 +266,30 @@ def prepared_batches(
             yield positions[start : start + batch_size], stacked(batch)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+# %% ../../nbs/05_model_cache.ipynb #22bc13ad
+class _Forwarding:
+    "A batch on a worker of an engine, which opens the pictures itself."
+
+    def __init__(self, images):
+        self.images = images
+
+    def prepare(self, model, places):
+        ((_, inputs),) = prepared_batches(model, self.images, places, len(places))
+        return inputs
+
+    def apply(self, model, inputs):
+        return model.forward(inputs)
+
+
+def _forwarded(model, images, places, batch_size, engine):
+    "Yields (places, the model's rows) a batch at a time: from here in order, from the workers of an engine as they are ready."
+    if engine is None:
+        for some, inputs in prepared_batches(model, images, places, batch_size):
+            yield some, model.forward(inputs)
+    else:
+        batches = [places[start : start + batch_size] for start in range(0, len(places), batch_size)]
+        yield from engine.stream(model, _Forwarding(images), batches)
 
 # %% ../../nbs/05_model_cache.ipynb #76f7a102
 def _checked(rows, keys, model):
@@ -310,6 +336,7 @@ def compute(
     *,
     batch_size: int = 64,  # pictures a batch, which is also what a kill may cost
     desc: str = "",  # what the progress bar says
+    engine=None,  # a `qcfer.core.engine.RayEngine`, whose workers compute; None: this process does
 ) -> np.ndarray:  # (N, dim) float32, in the order of `keys`
     """The model's rows for all pictures: looked up where stored, computed and stored where not.
 
@@ -324,9 +351,9 @@ def compute(
         _check_model(folder, model)
     missing = sorted(first.values()) if folder is None else _fill(rows, first, folder, schema)
     with tqdm(total=len(missing), desc=desc, unit=" images", delay=2, disable=not missing) as bar:
-        for places, batch in prepared_batches(model, images, missing, batch_size):
+        for places, found in _forwarded(model, images, missing, batch_size, engine):
             names = [keys[place] for place in places]
-            rows[places] = _checked(model.forward(batch), names, model)
+            rows[places] = _checked(found, names, model)
             if folder is not None:
                 _save(folder, model, names, rows[places], schema)
             bar.update(len(places))

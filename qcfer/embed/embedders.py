@@ -7,6 +7,7 @@ __all__ = ['get_embedder']
 
 # %% ../../nbs/43_embedders.ipynb #382cea00
 from ..core.device import check_device
+from ..core.engine import made_by
 from .base import Embedder, embedder
 
 # %% ../../nbs/43_embedders.ipynb #2e169781
@@ -15,5 +16,4 @@ def get_embedder(
     device: str = "cpu",  # 'cuda' for mixed precision on a GPU; `effnet_lite0` works on the processor all the same
 ) -> Embedder:
     "The embedder of a spec; raises `ValueError` for a spec that is none and a device that is not there, `WeightsError` without weights."
-    maker = embedder.find(spec).thing
-    return maker(spec, check_device(device))
+    return made_by(embedder.find(spec).thing, spec, check_device(device))

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..core.engine import made_by
 from ..core.files import WeightsError
 from ..core.model_cache import compute
 from .tddfa import TDDFA, Poses, split_rows
@@ -68,7 +69,7 @@ def get_pose_estimator(
     if spec == "auto":
         return _best_estimator(manifest)
     if spec == "3ddfa_v2":
-        return spec, TDDFA()
+        return spec, made_by(TDDFA)
     if spec == "annotation":
         return spec, AnnotationPose(manifest)
     if spec == "none":
@@ -81,7 +82,7 @@ _told = set()  # warnings that this process has given
 
 def _best_estimator(manifest):
     try:
-        return "3ddfa_v2", TDDFA()
+        return "3ddfa_v2", made_by(TDDFA)
     except WeightsError as error:
         reason = error
     name, instead = ("annotation", "the manifest's own angles are used") if _has_pose(manifest) else ("none", "no pose is known")
@@ -97,13 +98,14 @@ def estimate_poses(
     images,  # N pictures with `keys`: FaceImages or FrontalizedFaces
     manifest: pd.DataFrame,  # the N faces; read for the pictures' sizes
     out: Path | None,  # the store is below out/cache; None to keep nothing
+    engine=None,  # of `qcfer.core.model_cache.compute`
 ) -> Poses:
     "Estimate, or read from the annotation, the pose of every face; all NaN without an estimator."
     if estimator is None:
         return _unseen(np.full((len(images), 3), np.nan, np.float32))
     if isinstance(estimator, AnnotationPose):
         return estimator.estimate(images)
-    rows = compute(estimator, images, images.keys, out and out / "cache" / "pose", desc="pose")
+    rows = compute(estimator, images, images.keys, out and out / "cache" / "pose", desc="pose", engine=engine)
     return split_rows(rows, _sizes(manifest))
 
 

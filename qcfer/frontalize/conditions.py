@@ -235,6 +235,7 @@ def show(
     poses: np.ndarray,  # (N, 3) degrees
     landmarks: np.ndarray,  # (N, 68, 2) pixels
     out: Path | None,  # the pictures go below out/cache/frontalized; None to keep them in memory
+    engine=None,  # of `qcfer.frontalize.job.frontalize_faces`
 ) -> View:
     "Frontalize what is turned, or take over what another program frontalized."
     if hasattr(maker, "view"):
@@ -243,7 +244,7 @@ def show(
     if out is None:
         return View(*frontalize_in_memory(painter, images, poses, landmarks), maker.id)
     folder = Path(out) / STORE
-    table = frontalize_faces(painter, images, poses, landmarks, folder)
+    table = frontalize_faces(painter, images, poses, landmarks, folder, engine=engine)
     return View(FrontalizedFaces(images, table, folder), table, maker.id)
 
 

@@ -35,12 +35,26 @@ def similarity(
         return np.clip((original * frontalized).sum(1) / lengths, -1, 1)
 
 # %% ../../nbs/57_gate.ipynb #c3193694
+class _Comparing:
+    "The pictures of a batch of faces before and after frontalization, and how alike they are."
+
+    def __init__(self, *seen):  # two of (pictures, landmarks)
+        self.seen = seen
+
+    def prepare(self, recogniser, rows):
+        return [([pictures[row] for row in rows], points[rows]) for pictures, points in self.seen]
+
+    def apply(self, recogniser, both):
+        return similarity(*(recogniser.embed(pictures, points) for pictures, points in both))
+
+
 def identity_scores(
     recogniser,  # a `qcfer.face.identity.ArcFace`
     originals: Pictures,  # N pictures
     frontalized: Pictures,  # the same N faces after frontalization
     before: np.ndarray,  # (N, 68, 2) landmarks in pixels of each original; NaN where unknown
     after: np.ndarray,  # (N, 68, 2) landmarks in pixels of each frontalized picture
+    engine=None,  # a `qcfer.core.engine.RayEngine`, whose workers compare the faces; None: this process does
 ) -> np.ndarray:  # (N,) float64, -1..1; NaN for a face whose pictures are one and the same, and where landmarks are unknown
     "The `identity` score (section 4.6); raises `ValueError` when there is not one of each for every face."
     counts = [len(part) for part in (originals, frontalized, before, after)]
@@ -48,10 +62,14 @@ def identity_scores(
         raise ValueError(f"expected two pictures and two sets of landmarks for each face; found {counts}")
     scores = np.full(len(originals), np.nan)
     changed = np.flatnonzero([one != other for one, other in zip(originals.keys, frontalized.keys)])
-    for start in range(0, len(changed), 64):  # decoded pictures of a whole set would fill the memory
-        some = changed[start : start + 64]
-        seen = ((originals, before), (frontalized, after))
-        scores[some] = similarity(*(recogniser.embed([part[row] for row in some], points[some]) for part, points in seen))
+    batches = [changed[start : start + 64].tolist() for start in range(0, len(changed), 64)]  # all pictures at once would fill the memory
+    task = _Comparing((originals, before), (frontalized, after))
+    if engine is None:
+        found = ((rows, task.apply(recogniser, task.prepare(recogniser, rows))) for rows in batches)
+    else:
+        found = engine.stream(recogniser, task, batches)
+    for rows, alike in found:
+        scores[rows] = alike
     return scores
 
 # %% ../../nbs/57_gate.ipynb #92dacdc7

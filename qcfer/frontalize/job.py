@@ -136,20 +136,26 @@ def _stored(path):
     return _Stored(sha256(data), quality) if data.endswith(_PNG_END) else None
 
 
-def _store(path, picture):
-    "Write a picture, its quality in the file. An `OSError` says which folder could not be written."
-    buffer, told, quality = io.BytesIO(), PngInfo(), quality_of(picture)
-    for name, value in zip(QUALITY, quality):
+def _encoded(picture):
+    "A picture as a PNG file, its quality in it."
+    buffer, told = io.BytesIO(), PngInfo()
+    for name, value in zip(QUALITY, quality_of(picture)):
         if not math.isnan(value):
             told.add_text(name, repr(value))
     picture.save(buffer, format="PNG", compress_level=1, pnginfo=told)
+    return buffer.getvalue()
+
+
+def _store(path, picture):
+    "Write a picture, or a PNG file's bytes. An `OSError` says which folder could not be written."
+    data = picture if isinstance(picture, bytes) else _encoded(picture)
     try:
         with atomic_path(path) as aside:
-            aside.write_bytes(buffer.getvalue())
+            aside.write_bytes(data)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise OSError(error.errno, f"cannot write to {path.parent.parent}: {reason}; what was done before is kept") from error
-    return _Stored(sha256(buffer.getvalue()), quality)
+    return _Stored(sha256(data), quality_of(Image.open(io.BytesIO(data), formats=["PNG"])))
 
 # %% ../../nbs/51_frontalization_job.ipynb #2eb61b88
 def _out_of_memory(error):
@@ -282,14 +288,19 @@ def _batches(images, rows, size, pool):
         waiting.extend(islice(jobs, size))
 
 # %% ../../nbs/51_frontalization_job.ipynb #9554b792
+def _turned(run, faces, batch):
+    "A batch of (row, picture or exception) after frontalization."
+    images, poses, landmarks = faces
+    good = [(image, images.keys[row], poses[row], landmarks[row]) for row, image in batch if not isinstance(image, Exception)]
+    results = iter(run(good))
+    return [(row, image if isinstance(image, Exception) else next(results)) for row, image in batch]
+
+
 def _results(frontalizer, faces, rows, pool):
     "Lists of (row, picture or exception), a batch at a time."
-    images, poses, landmarks = faces
     run = _Runner(frontalizer)
-    for batch in _batches(images, rows, run.batch_size, pool):
-        good = [(image, images.keys[row], poses[row], landmarks[row]) for row, image in batch if not isinstance(image, Exception)]
-        results = iter(run(good))
-        yield [(row, image if isinstance(image, Exception) else next(results)) for row, image in batch]
+    for batch in _batches(faces[0], rows, run.batch_size, pool):
+        yield _turned(run, faces, batch)
 
 # %% ../../nbs/51_frontalization_job.ipynb #ea77d749
 def _written(
@@ -297,11 +308,12 @@ def _written(
     faces: tuple,  # N pictures with `keys`, poses (N, 3), landmarks (N, 68, 2)
     rows: list[int],  # the faces to do
     paths: list[Path],  # N, where each result goes
+    engine=None,  # of `frontalize_faces`
 ):  # yields (row, `_Stored` or exception) for each of `rows`, once the file is there
     "Frontalize faces and write the pictures; raises `OSError` for one that cannot be written."
     with ThreadPoolExecutor(cores(), thread_name_prefix="qcfer-frontalize") as pool:
         waiting = []
-        for batch in _results(frontalizer, faces, rows, pool):
+        for batch in _results(frontalizer, faces, rows, pool) if engine is None else _from_workers(engine, frontalizer, faces, rows):
             yield from ((row, _outcome(result)) for row, result in waiting)
             waiting = [(row, it if isinstance(it, Exception) else pool.submit(_store, paths[row], it)) for row, it in batch]
         yield from ((row, _outcome(result)) for row, result in waiting)
@@ -319,6 +331,7 @@ def frontalize_faces(
     folder: str | os.PathLike,  # the store; made when absent
     *,
     limit: int | None = None,  # new pictures to try, at most; None for all
+    engine=None,  # a `qcfer.core.engine.RayEngine`, whose workers turn the faces; None: this process does
 ) -> pd.DataFrame:  # N rows: turned, status (of `STATUSES`), file (below `folder`; '' unless done), its sha256, error, `QUALITY`
     """Turn the faces that the backend turns and that are not in the store yet, each written as it is ready.
 
@@ -331,8 +344,9 @@ def frontalize_faces(
     first = {name: row for row, name in reversed(list(enumerate(names))) if name}
     results = _known(first, home)
     rows = sorted(row for name, row in first.items() if name not in results)[:limit]
+    faces, paths = (images, poses, landmarks), [_result_path(home, name) for name in names]
     with tqdm(total=len(rows), desc="frontalize", unit=" images", delay=2, disable=not rows) as bar, _clock(home, frontalizer, bar):
-        for row, result in _written(frontalizer, (images, poses, landmarks), rows, [_result_path(home, name) for name in names]):
+        for row, result in _written(frontalizer, faces, rows, paths, engine):
             results[names[row]] = result
             bar.update()
     fates = [_fate(name, results.get(name), home, folder) if name else KEPT for name in names]
@@ -357,6 +371,29 @@ def _clock(home, frontalizer, bar):
             with suppress(OSError):
                 if time.time() - path.stat().st_mtime > _STALE_S:
                     path.unlink()
+
+# %% ../../nbs/51_frontalization_job.ipynb #02a2a6c5
+class _Turning:
+    "A batch on a worker of an engine; what is known of its memory is kept from batch to batch."
+
+    def __init__(self, *faces):
+        self.faces, self.run = faces, None
+
+    def prepare(self, frontalizer, rows):
+        with ThreadPoolExecutor(cores()) as pool:
+            return list(zip(rows, pool.map(lambda row: _load(self.faces[0], row), rows)))
+
+    def apply(self, frontalizer, batch):  # (row, file or exception)
+        self.run = self.run or _Runner(frontalizer)
+        results = _turned(self.run, self.faces, batch)
+        return [(row, it if isinstance(it, Exception) else _encoded(it)) for row, it in results]
+
+
+def _from_workers(engine, frontalizer, faces, rows):
+    "As `_results`, with files in place of pictures."
+    size = max(int(frontalizer.batch_size), 1)
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    yield from (results for _, results in engine.stream(frontalizer, _Turning(*faces), batches))
 
 # %% ../../nbs/51_frontalization_job.ipynb #e4a22935
 def _card(home):

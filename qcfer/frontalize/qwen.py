@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.device import check_device
+from ..core.engine import made_by
 from ..core.files import WeightsError, file_sha256, sha256
 from ..embed.torch_networks import seeded_torch
 from .conditions import frontalizer
@@ -319,7 +320,7 @@ def qwen(
     "The backend that a condition's name asks for."
     prompt = get_prompt(prompt) if isinstance(prompt, str) else prompt
     prompt = prompt.without(*without.split(",")) if without else prompt
-    return Qwen(model, preset=preset, prompt=prompt, seed=seed, estimator=estimator, device=device)
+    return made_by(Qwen, model, preset=preset, prompt=prompt, seed=seed, estimator=estimator, device=device)
 
 # %% ../../nbs/54_qwen.ipynb #2c259434
 def _load(

@@ -20,7 +20,7 @@ def refuse(found: set, known: list[str], what: str):
         raise ValueError(f"expected {what} out of {', '.join(known) or 'none'}; found {', '.join(unknown)}{hint}")
 
 # %% ../../nbs/80_config.ipynb #d625f1a5
-PLACES = ("root", "frontalized", "device", "recogniser")
+PLACES = ("root", "frontalized", "device", "recogniser", "engine", "ray")
 "Settings that say where, not what: no part of a run's name, for the contents and the models' ids are."
 
 PAPER = {"embedder": "open_clip:ViT-L-14/openai", "conditions": ["qwen@paper"], "gate": {"embedder": 0.82}}
@@ -60,6 +60,10 @@ class Config:
         A folder with pictures that another program frontalized, for the condition imported.
     device:
         cpu, or cuda for mixed precision on a graphics card.
+    engine:
+        local, or ray for the machines of the cluster at RAY_ADDRESS, which share all folders; without it, workers on this machine.
+    ray:
+        actors, how many models work at once, and gpus, graphics cards each, such as 0.5.
     recogniser:
         A file with an ArcFace model (ONNX), for the gate's threshold identity.
     frontalizers:
@@ -94,6 +98,8 @@ class Config:
     conditions: list[str] = field(default_factory=list)
     frontalized: str = ""
     device: str = "cpu"
+    engine: str = "local"
+    ray: dict = field(default_factory=dict)
     recogniser: str = ""
     frontalizers: dict = field(default_factory=dict)
     preset: str = "default"
@@ -106,7 +112,7 @@ class Config:
     seeds: int = 3
 
     def __post_init__(self):
-        for check in (_check_names, _check_estimators, _check_gate):
+        for check in (_check_names, _check_engine, _check_estimators, _check_gate):
             check(self)
 
     @property
@@ -146,6 +152,17 @@ def _check_names(config):
         condition = Condition.parse(name)
         if condition.frontalizer == "imported" and not config.frontalized:
             raise ValueError(f"expected the folder with the frontalized pictures for {name}; found none: add --frontalized FOLDER")
+
+
+def _check_engine(config):
+    from qcfer.core.engine import ENGINES, RAY_SETTINGS
+
+    refuse({config.engine}, ENGINES, "an engine")
+    refuse(set(config.ray), RAY_SETTINGS, "ray settings")
+    for name, kinds in RAY_SETTINGS.items():
+        value = config.ray.get(name, 0)
+        if type(value) not in kinds or value < 0:
+            raise ValueError(f"expected a number of 0 or more, for actors a whole one, as ray.{name}; found {value!r}")
 
 
 def _check_estimators(config):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.engine import get_engine, made_by
 from ..core.files import file_sha256, sha256
 from ..core.model_cache import compute
 from ..core.pictures import Pictures
@@ -146,6 +147,7 @@ class Study:
     morphable : (N, 512) what the estimator makes of each face in three dimensions; (N, 0) where it does not.
     conditions : the names of the ways to see the set: raw, oracle where there are true frontal views, then the config's.
     ids : what each part was made with.
+    engine : whose workers compute; None where this process does.
     meter : time and memory of the stages.
     """
 
@@ -177,6 +179,11 @@ class Study:
     def root(self) -> Path:
         return self.prepared[1]
 
+    @cached_property
+    def engine(self):  # a `qcfer.core.engine.RayEngine`; None: this process
+        "Who does the work."
+        return get_engine(self.config.engine, self.config.ray, root=self.root, out=self.out)
+
     @property
     def rejected(self) -> pd.DataFrame:  # image, reason
         return pd.read_csv(self.out / self.config.dataset / "rejected.csv", keep_default_na=False)
@@ -199,7 +206,7 @@ class Study:
     def _found(self):
         estimator, images = self.pose_estimator[1], self.images
         with self.meter.stage("pose"):
-            found = estimate_poses(estimator, images, self.prepared[0], self.out)
+            found = estimate_poses(estimator, images, self.prepared[0], self.out, self.engine)
         if self.finder is None:  # of posed photographs the yaw alone is known, and heads are held level
             angles = found.angles
             angles[:, 1:][np.isfinite(angles[:, :1]) & np.isnan(angles[:, 1:])] = 0
@@ -247,7 +254,7 @@ class Study:
     def _show(self, name):
         maker, parts = self.frontalizer(name), (self.images, self.manifest, self.poses, self.landmarks)
         with self.meter.stage(f"frontalize: {name}"):
-            return show(maker, *parts, self.out)
+            return show(maker, *parts, self.out, self.engine)
 
     def pictures(self, view: str) -> Pictures:
         "The N pictures of a view: 'raw', 'frontal' for the true frontal views, or a frontalizer's."
@@ -263,7 +270,7 @@ class Study:
     def _look_at(self, view):
         pictures, manifest, finder = self.pictures(view), self.manifest, self.finder
         with self.meter.stage("pose"):
-            return estimate_poses(finder, pictures, manifest, self.out)[:2]
+            return estimate_poses(finder, pictures, manifest, self.out, self.engine)[:2]
 
     def embedder(self, spec: str = "") -> Embedder:
         "The embedder of a spec; '' for the run's own."
@@ -279,7 +286,8 @@ class Study:
     def _embed(self, view, spec):
         embedder, pictures = self.embedder(spec), self.pictures(view)
         with self.meter.stage("embed"):
-            rows = compute(embedder, pictures, pictures.keys, self.out and self.out / "cache" / "embeddings", desc="embed")
+            store = self.out and self.out / "cache" / "embeddings"
+            rows = compute(embedder, pictures, pictures.keys, store, desc="embed", engine=self.engine)
         refine = None if view in (RAW, TRUE) else getattr(self.frontalizer(view), "refine", None)
         if not refine or spec != self.config.embedder:
             return rows
@@ -333,7 +341,7 @@ class Study:
         parts = self.manifest, self.view(view).table, self.embedded(RAW), self.embedded(view), self.looked_at(view)[0]
         people = self.recogniser, self.images, self.pictures(view), self.landmarks, self.looked_at(view)[1]
         with self.meter.stage("gate"):
-            return gate_scores(*parts, identity_scores(*people) if self.recogniser else None)
+            return gate_scores(*parts, identity_scores(*people, self.engine) if self.recogniser else None)
 
     def answers(self, condition: str) -> pd.DataFrame:  # of `qcfer.frontalize.thresholds.read_both`
         "How one plain classifier reads each frontalized face from both pictures."
@@ -378,7 +386,7 @@ class Study:
     @cached_property
     def recogniser(self) -> ArcFace | None:
         "Who tells the gate whether it is still the same person; None where no file was named."
-        return ArcFace(self.config.recogniser) if self.config.recogniser else None
+        return made_by(ArcFace, self.config.recogniser) if self.config.recogniser else None
 
     def journal(self, view: str) -> Path:  # a file of JSON lines, which need not be there
         "Where a person's verdicts on the pictures of a frontalizer are kept."

@@ -33,7 +33,7 @@ def train_conditions(
     "The whole method under every condition; its models are kept."
     study = part.study
     methods = [whole_method(study.config).changed({"condition": name}) for name in study.conditions]
-    return dict(zip(study.conditions, fit_methods(methods, part.see, part.manifest, study.out, keep_models=True)))
+    return dict(zip(study.conditions, fit_methods(methods, part.see, part.manifest, study.out, keep_models=True, engine=study.engine)))
 
 # %% ../../nbs/83_train.ipynb #d888f8ce
 def train_with_duplicates(
@@ -42,7 +42,7 @@ def train_with_duplicates(
 ) -> Rung:
     "Refit the selected voters with the training copies of test pictures left in."
     method = whole_method(part.study.config).changed({"condition": RAW}).with_voters(members)
-    return fit_methods([method], part.see, part.manifest, part.study.out, leaks=True)[0]
+    return fit_methods([method], part.see, part.manifest, part.study.out, leaks=True, engine=part.study.engine)[0]
 
 # %% ../../nbs/83_train.ipynb #4f066a62
 def find_ladders(
@@ -68,7 +68,8 @@ def train_ladders(
     method, labels = whole_method(part.study.config), part.manifest.loc[part.manifest["split"] != "test", "label"].to_numpy()
     rungs = {(name, rung): made for name, ladder in ladders.items() for rung, made in ladder.methods(method).items()}
     rungs = {place: made for place, made in rungs.items() if can_be_fitted(made, labels)}
-    fitted, trained = fit_methods(list(rungs.values()), part.see, part.manifest, part.study.out), {name: {} for name in ladders}
+    study, trained = part.study, {name: {} for name in ladders}
+    fitted = fit_methods(list(rungs.values()), part.see, part.manifest, study.out, engine=study.engine)
     for (name, rung), made in zip(rungs, fitted):
         trained[name][rung] = made
     return trained
