@@ -146,14 +146,14 @@ def desktop(browser):
 
 
 def reports(site):
-    return [site / "index.html", site / "side_by_side.html", site / "comparison.html", *sorted((site / "reports").rglob("*.html"))]
+    return [*sorted(site.glob("*.html")), *sorted((site / "reports").rglob("*.html"))]
 
 
 # ---- every page, in a browser
 
 
 def test_every_page_is_whole_and_fits(site, reader):
-    assert len(reports(site)) == 8
+    assert len(reports(site)) == 9
     for path in reports(site):
         check_whole(reader.open(path), path)
 
@@ -528,8 +528,8 @@ def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, i
         builder.communicate(timeout=120)
     assert builder.returncode == 0
     site = tmp_path / "reports" / "site"
-    assert len(list(site.rglob("*.html"))) == 8
-    places = ["QC-FER", "Home", "Runs", "Side by side", "Comparison"]
+    assert len(list(site.rglob("*.html"))) == 9
+    places = ["QC-FER", "Home", "Runs", "Side by side", "Comparison", "Use with care"]
     assert [link.get_text() for link in soup_of(site / "index.html").nav("a")] == places
     assert len(soup_of(site / "comparison.html")("tr")) == 4
 

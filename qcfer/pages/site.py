@@ -285,6 +285,8 @@ def _write_pages(site, runs, method):
     _write(site / "index.html", title="QC-FER", body=home(runs, method), place="index", **shared)
     title = "Side by side \N{MIDDLE DOT} QC-FER"
     _write(site / "side_by_side.html", title=title, body=side_by_side(runs), place="side", broad=True, **shared)
+    title = "Before you use it on people \N{MIDDLE DOT} QC-FER"
+    _write(site / "ethics.html", title=title, body=render("ethics.html"), place="ethics", **shared)
     element, allowed = script()
     body, title = f"{comparison(runs)}\n{element}", "Comparison \N{MIDDLE DOT} QC-FER"
     _write(site / "comparison.html", title=title, body=body, place="comparison", allowed=allowed, broad=True, **shared)
