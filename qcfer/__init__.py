@@ -1,5 +1,5 @@
 """Facial expression recognition that still works when the face is turned away."""
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 import lazy_loader
 

@@ -428,9 +428,8 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, line):
 
 
 def test_one_review_at_a_time(tmp_path):
-    with Journal(tmp_path / "journal.jsonl"):
-        with pytest.raises(ValueError, match="end that first"):
-            Journal(tmp_path / "journal.jsonl")
+    with Journal(tmp_path / "journal.jsonl"), pytest.raises(ValueError, match="end that first"):
+        Journal(tmp_path / "journal.jsonl")
     Journal(tmp_path / "journal.jsonl").close()
 
 

@@ -138,8 +138,8 @@ def paper_rows(run: Run) -> list:  # [{"name", "paper", "value", "low", "high", 
     rows = [("Table 1: whole method", paper_value("Table 1", run.dataset, "QC-FER"), run.metrics["test"]["accuracy"])]
     for name, shown in SHOWN.items():
         found = find_ladder(run, name) if shown.place else None
-        for rung in found["rungs"] if found else ():
-            rows.append((f"{shown.place}: {rung['name']}", paper_rung(run, name, rung), rung["metrics"]["test"]["accuracy"]))
+        named = [(f"{shown.place}: {rung['name']}", rung) for rung in (found["rungs"] if found else ())]
+        rows += [(words, paper_rung(run, name, rung), rung["metrics"]["test"]["accuracy"]) for words, rung in named]
     for words, metrics in (("before", run.raw), ("after", run.metrics)):
         if "profile" in metrics and (words == "before" or run.main != RAW):
             rows.append((f"Table 8: profiles, {words}", paper_value("Table 8", run.dataset, words), metrics["profile"]["accuracy"]))
