@@ -15,7 +15,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -405,21 +405,27 @@ def bench(
     size: float = 1.0,  # how much work, in parts of a laptop's
     plain=None,  # of `plain_ways`
     repeats: int = 5,
-) -> dict:  # machine, versions, size, rows: name, words, unit, count, and what `measure` finds, or why it was left out
-    "Measure the rows, one after the other; raises `ValueError` for one that nobody knows."
+    growth: bool = False,  # measure how the stages grow as well
+) -> Iterator[dict]:  # machine, versions, size, rows (name, words, unit, count, and what `measure` finds, or why it was left out), growth
+    "Measure the rows, one after the other, and tell what is known after each; raises `ValueError` for one that nobody knows."
     from qcfer.run.pipeline import versions
 
-    entries, rows = [row.find(name) for name in names or row], []
+    entries, rows, grew = [row.find(name) for name in names or row], [], []
     for entry in entries:
-        told = {"name": entry.name, "plain_words": "", "floor_words": ""} | entry.facts
-        try:
-            work = entry.thing(Path(folder), size, plain)
-        except (ImportError, OSError, ValueError) as error:
-            rows.append(told | {"left_out": str(error).splitlines()[0]})
-            continue
-        rows.append(told | {"count": work.count, "least": work.least} | measure(work, entry.facts.get("repeats", repeats)))
-    return {"machine": _machine(), "versions": versions(), "size": size, "rows": rows}
+        named = {"name": entry.name, "plain_words": "", "floor_words": ""} | entry.facts
+        rows.append(named | _measured(entry, folder, size, plain, repeats))
+        yield {"machine": _machine(), "versions": versions(), "size": size, "rows": rows, "growth": grew}
+    for name in grown if growth else ():
+        grew += grow(folder, [name], size)
+        yield {"machine": _machine(), "versions": versions(), "size": size, "rows": rows, "growth": grew}
 
+
+def _measured(entry, folder, size, plain, repeats):
+    try:
+        work = entry.thing(Path(folder), size, plain)
+    except (ImportError, OSError, ValueError) as error:
+        return {"left_out": str(error).splitlines()[0]}
+    return {"count": work.count, "least": work.least} | measure(work, entry.facts.get("repeats", repeats))
 
 def _machine():
     from threadpoolctl import threadpool_info

@@ -314,18 +314,23 @@ def bench(
         The plain ways, tests/bench/plain.py of a checkout.
     """
     from qcfer.bench import bench as measure_all
-    from qcfer.bench import grow, plain_ways, save_bench
+    from qcfer.bench import plain_ways, save_bench
 
-    home = to.parent / "cache" / "bench"
-    found = measure_all(home, [name for name in rows.split(",") if name], size, plain_ways(plain), repeats)
-    found["growth"] = grow(home, None, size) if growth else []
-    for row in found["rows"]:
-        rate = f"left out: {row['left_out']}" if "left_out" in row else f"{row['ours']:,.4g} {row['unit']}/s"
-        ratios = [f"{row[f'versus_{name}']:.2f} of {row[f'{name}_words']}" for name in ("plain", "floor") if row.get(f"versus_{name}")]
-        print(f"{row['words']}: " + ", ".join([rate, *ratios, *filter(None, [row.get("said")])]))
-    for each in found["growth"]:
-        print(f"{each['words']}: time grows as the number of faces to the power of {each['exponent']:.2f}")
-    print(save_bench(found, to))
+    asked = [name for name in rows.split(",") if name], size, plain_ways(plain), repeats, growth
+    for found in measure_all(to.parent / "cache" / "bench", *asked):
+        page = save_bench(found, to)
+        print(_told_growth(found["growth"][-1]) if found["growth"] else _told_row(found["rows"][-1]), flush=True)
+    print(page)
+
+
+def _told_row(row):
+    rate = f"left out: {row['left_out']}" if "left_out" in row else f"{row['ours']:,.4g} {row['unit']}/s"
+    ratios = [f"{row[f'versus_{name}']:.2f} of {row[f'{name}_words']}" for name in ("plain", "floor") if row.get(f"versus_{name}")]
+    return f"{row['words']}: " + ", ".join([rate, *ratios, *filter(None, [row.get("said")])])
+
+
+def _told_growth(stage):
+    return f"{stage['words']}: time grows as the number of faces to the power of {stage['exponent']:.2f}"
 
 # %% ../nbs/cli.ipynb #846fe74c
 SOME_LEFT_OUT = 3  # the exit code where some pictures could not be read

@@ -93,7 +93,7 @@ def test_a_row_that_cannot_run_says_why_and_the_others_go_on(tmp_path, monkeypat
         raise ImportError("expected anny; found none: pip install 'qcfer[posebench]'")
 
     monkeypatch.setitem(row._entries, "render", replace(row["render"], thing=missing))
-    found = bench(tmp_path, ["render", "thousand"], 0.1, None, repeats=1)
+    *_, found = bench(tmp_path, ["render", "thousand"], 0.1, None, repeats=1)
     assert found["rows"][0]["left_out"].startswith("expected anny") and "ours" not in found["rows"][0]
     assert found["rows"][1]["ours"] > 0
     text = save_bench(found, tmp_path / "bench.json").read_text()
