@@ -20,7 +20,7 @@ WITHOUT_3DMM = {"condition": "-3dmm"}
 NO_PCA = {"n_components": None, "whiten": False}
 SEARCHED_LR = {"kinds": ["LR"], "vote": False}
 SEARCHED_BARE = SEARCHED_LR | {"scalings": [None], "sizes": [None], "class_weights": [None]}
-YARDSTICK_AFP = {"normalize": False, "scaling": "standard", "n_components": "adaptive", "whiten": False}
+YARDSTICK_AFP = {"normalize": False, "scaling": "standard", "n_components": "adaptive", "whiten": False, "unit": False}
 "Every setting, so that whatever is configured, the yardstick is the same."
 
 
