@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.pictures import IMAGE_SUFFIXES
 from ..core.labels import CLASSES
+from ..core.pictures import IMAGE_SUFFIXES
 from ..core.yaw import YAW_BINS
 from .layouts import BOX, is_clutter
 
@@ -28,7 +28,7 @@ def listed_once(
     face = [rows["image"].map(os.path.normpath), *(rows[side] for side in BOX if side in rows)]
     twice = pd.concat(face, axis=1).duplicated(keep=False).to_numpy()
     reason = rows["reason"].to_numpy(dtype=object, copy=True)
-    for _, places in rows[twice].groupby([part[twice] for part in face]).indices.items():
+    for places in rows[twice].groupby([part[twice] for part in face]).indices.values():
         places = np.flatnonzero(twice)[places]
         said = rows.iloc[places]
         labels, splits = (list(dict.fromkeys(said[column])) for column in ("label", "split"))

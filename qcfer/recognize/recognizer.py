@@ -25,10 +25,10 @@ from ..core.yaw import yaw_bin
 from ..embed.torch_networks import full_precision
 from ..frontalize.conditions import RAW, Condition, fuse
 from ..frontalize.gate import Thresholds, reasons
+from ..run.config import Config
 from .limits import Limits
 from .model_folder import read_model
 from .newcomers import Models, Newcomers
-from ..run.config import Config
 
 # %% ../../nbs/a3_recognizer.ipynb #6c927431
 class Face(NamedTuple):
