@@ -32,7 +32,7 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=[*find_packages(include=["qcfer", "qcfer.*"]), *(f"qcfer.{kind}" for kind in RESOURCES)],
     package_dir={"qcfer": "qcfer"} | {f"qcfer.{kind}": f"nbs/{kind}" for kind in RESOURCES},
-    package_data={f"qcfer.{kind}": ["*"] for kind in RESOURCES},
+    package_data={f"qcfer.{kind}": ["*"] for kind in RESOURCES} | {"qcfer": ["py.typed", "__init__.pyi"]},
     install_requires=requirements("requirements"),
     extras_require=extras,
     entry_points={"console_scripts": ["qcfer=qcfer.cli:main"]},
