@@ -29,6 +29,18 @@ setup(
     keywords=settings["keywords"],
     license="Apache-2.0",
     url=settings["git_url"],
+    project_urls={
+        "Documentation": settings["doc_host"] + settings["doc_baseurl"],
+        "Changelog": f"{settings['git_url']}/blob/main/CHANGELOG.md",
+    },
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: {python}" for python in settings["pythons"].split()),
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
     python_requires=f">={settings['min_python']}",
     packages=[*find_packages(include=["qcfer", "qcfer.*"]), *(f"qcfer.{kind}" for kind in RESOURCES)],
     package_dir={"qcfer": "qcfer"} | {f"qcfer.{kind}": f"nbs/{kind}" for kind in RESOURCES},

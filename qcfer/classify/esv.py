@@ -353,7 +353,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         fitted = [fit(name, *rows, _seed_of(name, seed)) for name in progress(chosen, "refit")]
         self.estimators_, ended, self.fit_seconds_ = map(list, zip(*fitted))
         converged = {name: converged[name] and dict(zip(chosen, ended)).get(name, True) for name in names}
-        self.candidates_ = [row | {"converged": converged[row["name"]]} for row in self.candidates_]
+        self.candidates_: list[dict] = [row | {"converged": converged[row["name"]]} for row in self.candidates_]
         return self
 
     def _checked(self, X, y, groups):
