@@ -12,24 +12,28 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 # Versions that are known to work together; CONSTRAINTS= takes the newest instead.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help report test coverage bench lab notebooks readme clean
+.PHONY: help report test types coverage bench lab notebooks readme constraints clean
 
-help:  ## what there is to make
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1|/' | while IFS='|' read -r name words; do printf '  make %-10s %s\n' "$$name" "$$words"; done
+help:  ## this list
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
 
 report: $(READY) .venv/.mesa  ## render PoseBench or read DATASET at ROOT, run everything, write the pages
 	$(BIN)/python .ci/book.py "$(OUT)/cache/method"
 	$(BIN)/qcfer report $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)"
 	$(BIN)/qcfer export $(DATASET) $(if $(ROOT),--root "$(ROOT)") --out "$(OUT)" --to "$(OUT)/models/$(DATASET)"
 
-test: $(READY) .venv/.mesa .venv/.browser  ## lint, layers, every notebook from a fresh kernel, pytest
+test: $(READY) .venv/.mesa .venv/.browser  ## lint, layers, types, every notebook from a fresh kernel, pytest
 	$(BIN)/ruff check qcfer tests setup.py .ci
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 
-coverage: $(READY) .venv/.mesa .venv/.browser  ## which lines and branches the tests reach
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html:reports/coverage
+types: $(READY)  ## the public face under a type checker
+	$(BIN)/mypy
+
+coverage: $(READY) .venv/.mesa .venv/.browser  ## pytest, and which lines and branches it reaches: reports/coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
 
 bench: $(READY) .venv/.mesa  ## how fast each stage is, beside the plain way, and how it grows: an hour or two
 	$(BIN)/qcfer bench --growth --plain tests/bench/plain.py --to "$(OUT)/bench.json"
@@ -43,6 +47,9 @@ notebooks: $(READY)  ## clean the notebooks and export the package, after editin
 
 readme: $(READY)  ## write README.md from its notebook
 	$(BIN)/python .ci/readme.py
+
+constraints: $(READY)  ## write constraints.txt from the environment at hand
+	$(BIN)/python .ci/constraints.py
 
 clean:  ## remove the environment, pages and caches
 	rm -rf .venv reports/site reports/cache build dist *.egg-info

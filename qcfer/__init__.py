@@ -3,19 +3,5 @@ __version__ = "0.2.0"
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "classify.afp": ["AFP"],
-        "classify.esv": ["ESV"],
-        "data.manifest": ["load_manifest"],
-        "embed.embedders": ["get_embedder"],
-        "face.pose": ["get_pose_estimator"],
-        "frontalize.conditions": ["get_frontalizer"],
-        "recognize.recognizer": ["Recognizer", "load"],
-        "run.config": ["Config"],
-        "run.pipeline": ["make_run", "open_run"],
-        "run.record": ["Run"],
-        "run.study": ["Study"],
-    },
-)
+# The public face stands in `__init__.pyi`, where type checkers and editors look for it, too.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -52,7 +52,7 @@ class Work(NamedTuple):
     ours: Callable
     plain: Callable | None = None
     floor: Callable | None = None
-    least: dict = {}
+    least: dict = {}  # noqa: RUF012 nobody writes to it
     plain_count: int = 0
     said: Callable | None = None
 

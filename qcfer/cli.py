@@ -511,7 +511,7 @@ def _explained(error):
     if isinstance(error, OSError) and str(error).startswith("[Errno"):
         from qcfer.core.files import cache_dir
 
-        cached = error.filename and str(cache_dir()).startswith(str(error.filename)) or str(error.filename).startswith(str(cache_dir()))
+        cached = (error.filename and str(cache_dir()).startswith(str(error.filename))) or str(error.filename).startswith(str(cache_dir()))
         hint = ": set QCFER_CACHE to a folder that can be written" if cached else ""
         return _one_line(f"expected to read or write {error.filename or 'a file'}; found: {error.strerror}{hint}")
     return _one_line(error)

@@ -5,7 +5,6 @@ from matplotlib.text import Text
 
 from qcfer.pages.figures.style import WIDTH
 
-
 def drawn_texts(figure, monkeypatch):
     """The text objects that are really drawn (not the spare ticks beyond the axes)."""
     seen, draw = [], Text.draw

@@ -11,7 +11,6 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from qcfer.classify.afp import AFP, adaptive_components, location_scale
 
-
 @pytest.fixture(scope="module")
 def features():
     "Six hundred rows, forty correlated features of very different loudness, every fifth silent for nine rows in ten."

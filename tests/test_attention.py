@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from qcfer.embed.attention import _scores, _shown_attention, attention_maps, probe_directions
-from qcfer.pages.figures.attention import attention_figure
 from qcfer.embed.lite0 import EffNetLite0
 from qcfer.embed.torch_networks import TorchEmbedder
+from qcfer.pages.figures.attention import attention_figure
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("pytorch_grad_cam")

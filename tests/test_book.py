@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
 from page_reader import WIDTHS, Reader, check_links, check_whole, soup_of
 
 NBS = Path(__file__).parent.parent / "nbs"
@@ -58,7 +59,7 @@ def test_every_chapter_is_in_the_sidebar_once_below_its_room(book):
     named = [link["href"].removeprefix("./") for link in sidebar.select("a.sidebar-link[href]")]
     assert sorted(named) == sorted(f"{path.stem}.html" for path in NBS.glob("*.ipynb"))
     rooms = {li.select_one(".menu-text").get_text(): li.ul.select("a[href]") for li in sidebar.select("li.sidebar-item-section")}
-    assert list(rooms)[0] == "The workshop (skip at first)"
+    assert next(iter(rooms)) == "The workshop (skip at first)"
     assert all(rooms.values())
     for room, links in rooms.items():
         digits = {link["href"].removeprefix("./")[0] for link in links}

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
-from simulated_worlds import classes, faces, world
 
 from qcfer.evaluate.bootstrap import Metric, compare, drawn_shares, holm
-
+from simulated_worlds import classes, faces, world
 
 @given(faces.flatmap(lambda rows: st.lists(classes, min_size=rows.shape[1], max_size=rows.shape[1]).map(lambda b: (*rows, b))))
 def test_mcnemar_is_the_exact_binomial_test(rows):

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from qcfer.evaluate import calibration as cal
 from qcfer.core.labels import CLASSES
+from qcfer.evaluate import calibration as cal
 
 COLUMNS = [f"p_{name}" for name in CLASSES]
 

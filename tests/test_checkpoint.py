@@ -15,7 +15,6 @@ from qcfer.core.files import WeightsError, find_weights
 from qcfer.embed.lite0 import lite0_weights
 from qcfer.face import tddfa
 
-
 # --- what NumPy pickled
 
 

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -109,7 +110,7 @@ def test_what_is_set_on_the_command_line_reaches_the_record(faces, tmp_path):
     typed = ["--pose", "none", "--set", "esv.candidates=LR", "--set", "ladders=[]", "--set", "esv.top_m=1", "--seed", "5"]
     answer = qcfer("train", "folder", "--root", faces, "--out", tmp_path, *typed)
     assert answer.returncode == 0, answer.stderr
-    record = json.loads(open(answer.stdout.split()[-1]).read())
+    record = json.loads(Path(answer.stdout.split()[-1]).read_text())
     assert record["config"]["esv"] == {"candidates": "LR", "top_m": 1} and record["config"]["ladders"] == [] and record["seed"] == 5
 
 
@@ -153,7 +154,7 @@ def test_stage_by_stage_then_predict(faces, tmp_path):
     answer = qcfer("train", "folder", "--root", faces, "--out", out, "--params", params)
     assert answer.returncode == 0, answer.stderr
     assert {path: path.stat().st_mtime_ns for path in (out / "cache" / "embeddings").rglob("*.arrow")} == stored
-    record = json.loads(open(answer.stdout.split()[-1]).read())
+    record = json.loads(Path(answer.stdout.split()[-1]).read_text())
     assert record["metrics"]["test"]["accuracy"]["n"] == record["counts"]["test"]["anger"] * 7
 
     model = tmp_path / "model"

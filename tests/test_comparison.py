@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from qcfer.evaluate.bootstrap import compare, holm
 from qcfer.evaluate.scores import evaluate
-from qcfer.pages.comparison import _data, _flat, read_metric, comparison, neighbours, read_run, read_runs, rows, script
+from qcfer.pages.comparison import _data, _flat, comparison, neighbours, read_metric, read_run, read_runs, rows, script
 from qcfer.pages.site import build_site
 from qcfer.run.record import Run
 

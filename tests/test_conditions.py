@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from qcfer.frontalize.conditions import Condition, fuse, get_frontalizer, main_condition, prompt_conditions, settings_of, view_names
 from qcfer.frontalize.prompt import CONSTRAINTS, get_prompt
 
-
 class Asked(Exception):
     "What a frontalizer was asked for, in the place of a model."
 

@@ -5,7 +5,6 @@ import pytest
 
 from qcfer.run.config import Config, assign, defaults_of, gate_of, make_config
 
-
 def test_each_source_overrides_the_one_before(tmp_path):
     params = tmp_path / "mine.yaml"
     params.write_text("config:\n  seed: 2\n  esv: {candidates: LR, top_m: 2}\n  conditions: [plain]\n")

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from official_trees import Tiny, each, expw
 from PIL import Image
 
+from official_trees import Tiny, each, expw
 from qcfer.data.cartoons import draw_faces
 from qcfer.data.copies import content_keys, count_copies, near_copies, nearest_hash, perceptual_hashes
 from qcfer.data.manifest import prepare
-
 
 @pytest.fixture
 def drawn(tmp_path):

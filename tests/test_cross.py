@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from qcfer.data.cartoons import draw_faces
-from qcfer.run.cross import cross, shared_conditions
 from qcfer.pages.publish import make_pages
 from qcfer.pages.site import build_site
 from qcfer.run.config import Config
+from qcfer.run.cross import cross, shared_conditions
 from qcfer.run.pipeline import make_run
 from qcfer.run.record import Run
 

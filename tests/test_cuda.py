@@ -268,10 +268,10 @@ def test_a_batch_that_does_not_fit_is_halved(models, tmp_path):
 
 def test_a_run_on_the_card_is_used_on_any_machine(tmp_path):
     pytest.importorskip("timm")
-    from qcfer.run.config import Config
-    from qcfer.run.pipeline import make_run
     from qcfer.recognize.model_folder import export_model, study_of
     from qcfer.recognize.recognizer import Recognizer
+    from qcfer.run.config import Config
+    from qcfer.run.pipeline import make_run
 
     root, spec = draw_faces(tmp_path / "faces", per_class=16), "timm:test_vit?random=0"
     there, here = (

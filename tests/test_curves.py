@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcfer.evaluate import curves
 from qcfer.classify.afp import AFP
+from qcfer.core.labels import CLASSES
+from qcfer.evaluate import curves
 from qcfer.evaluate.bootstrap import compare
 from qcfer.evaluate.scores import score
-from qcfer.core.labels import CLASSES
 
 COLUMNS = [f"p_{name}" for name in CLASSES]
 

@@ -6,13 +6,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from official_trees import Tiny, affectnet_csv, each, rafdb
 from PIL import Image
 
+from official_trees import Tiny, affectnet_csv, each, rafdb
 from qcfer.data.cartoons import draw_faces
-from qcfer.pages.dataset import dataset_page, write_dataset_page, yaw_counts, yaw_shares, yaw_words
 from qcfer.data.manifest import prepare
-
+from qcfer.pages.dataset import dataset_page, write_dataset_page, yaw_counts, yaw_shares, yaw_words
 
 @pytest.fixture
 def drawn(tmp_path):

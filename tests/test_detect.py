@@ -15,7 +15,6 @@ from qcfer.data.manifest import FaceImages, load_manifest
 from qcfer.face.crop import Framing, crop, tilt
 from qcfer.face.detect import FaceDetector, _decode, suppress
 
-
 @pytest.fixture(scope="module")
 def detector():
     return FaceDetector()
@@ -67,7 +66,7 @@ def test_faces_are_found_in_every_direction_once_and_nothing_else(detector, peop
 
 
 def test_a_framed_face_lies_where_the_set_has_it(detector, people):
-    images, manifest = people
+    images, _manifest = people
     framing, overlaps = Framing.measure(images, detector), []
     for row in range(0, len(images), 3):
         picture = street(row)

@@ -408,7 +408,7 @@ OLD_MODEL = Path(__file__).parent / "data" / "model_before_rooms.skops"
 
 
 def test_a_model_made_before_the_package_had_rooms_is_read():
-    X, y = make_classification(120, 6, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
+    X, _y = make_classification(120, 6, n_informative=4, n_redundant=0, n_classes=3, random_state=0)
     ensemble = load(OLD_MODEL)
     said = [[0.06035426271742486, 0.7703916288859898, 0.16925413447361753], [0.27266380248016797, 0.07958186454488968, 0.6477543180737811]]
     assert type(ensemble) is ESV and type(ensemble.preprocess_) is AFP

@@ -11,9 +11,8 @@ from scipy.spatial.transform import Rotation
 from sklearn.metrics import mean_absolute_error
 from sklearn.neighbors import NearestNeighbors
 
-from qcfer.evaluate import fidelity as fi
 from qcfer.core.yaw import YAW_BINS, yaw_bin
-
+from qcfer.evaluate import fidelity as fi
 
 def poses(seed, subjects=40, each=8):
     rng = np.random.default_rng(seed)
@@ -74,7 +73,7 @@ def test_pose_error_is_the_mean_absolute_error_of_each_bin():
 
 
 def test_a_constant_error_is_found_and_taken_out():
-    estimated, true, groups = poses(1)
+    _estimated, true, groups = poses(1)
     offset = fi.pose_offset(true + [2.0, 14.0, -3.0], true)
     assert offset == pytest.approx({"yaw": 2.0, "pitch": 14.0, "roll": -3.0})
     left = fi.pose_error(true + [2.0, 14.0, -3.0], true, groups, offset, n_boot=10)["bins"]

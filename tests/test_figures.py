@@ -10,17 +10,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from figure_texts import check_texts, words
 from matplotlib.colors import to_hex, to_rgb
 from PIL import Image
 
+from figure_texts import check_texts, words
 from qcfer.core.labels import CLASSES, COLOURS
 from qcfer.core.yaw import YAW_BINS
 from qcfer.evaluate.bootstrap import confusion
 from qcfer.evaluate.scores import evaluate
 from qcfer.pages.figures import classes, evaluation, style, yaw
 from qcfer.pages.words import condition_name
-
 
 def predictions(n=600, seed=0, classes=range(7), hit=0.6):
     rng = np.random.default_rng(seed)

@@ -6,15 +6,14 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from figure_texts import check_texts, words
 
+from figure_texts import check_texts, words
 from qcfer.classify.afp import AFP
 from qcfer.core.labels import CLASSES
 from qcfer.evaluate.calibration import calibrate
 from qcfer.evaluate.curves import scaling_effect, threshold_sweep, yaw_curve
 from qcfer.pages.figures import evaluation as ep
 from qcfer.pages.figures import style
-
 
 def about(value, reach=0.02, n=3589):
     return {"value": value, "low": value - reach, "high": value + reach, "n": n}

@@ -7,7 +7,6 @@ import pytest
 from qcfer.pages.figures.gate import gate_curves, score_histogram
 from qcfer.pages.figures.style import svg
 
-
 def curve(n=21, n_faces=77):
     grid = np.linspace(0, 1, n)
     accuracy = 0.5 + 0.2 * np.sin(3 * grid)

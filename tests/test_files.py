@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from qcfer.core import files
 from qcfer.core.files import WeightsError, atomic_path, cache_dir, code_hash, file_sha256, find_weights, inside, sha256
 
-
 def names(folder):
     return sorted(os.listdir(folder))
 

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer.embed import finetune as module
-from qcfer.data.cartoons import draw_face
-from qcfer.embed.embedders import get_embedder
 from qcfer.core.files import WeightsError
-from qcfer.embed.finetune import FineTuned, augment, class_weights, finetune
 from qcfer.core.labels import CLASSES
+from qcfer.data.cartoons import draw_face
+from qcfer.embed import finetune as module
+from qcfer.embed.embedders import get_embedder
+from qcfer.embed.finetune import FineTuned, augment, class_weights, finetune
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm", reason="qcfer[clip] is not installed")
@@ -156,7 +156,7 @@ def test_each_epoch_has_an_order_of_its_own_and_the_rate_follows_the_whole_train
     FineTuned(**TINY).fit(*sets)  # 21 faces, 8 a step
     epochs = [seen[start : start + 3] for start in (0, 3, 6)]
     assert [rate for _, rate, _ in seen] == [module._rate(number, 9) for number in range(9)]
-    orders = [sum((truth for truth, _, _ in epoch), []) for epoch in epochs]
+    orders = [[label for truth, _, _ in epoch for label in truth] for epoch in epochs]
     assert all(sorted(order) == sorted(sets[1]) for order in orders)
     assert len({tuple(order) for order in orders}) == 3 and len({light for *_, light in seen}) == 9
 
@@ -254,7 +254,7 @@ def test_test_faces_and_copies_of_them_have_no_part_in_training():
     images, labels = faces(range(10))
     manifest = manifest_of(images, labels).assign(duplicate=False)
     manifest.loc[0, "duplicate"] = True
-    rows, model = finetune(images, manifest, **TINY)
+    rows, _model = finetune(images, manifest, **TINY)
     assert sorted(rows["split"].unique()) == ["test", "val"] and len(rows) == 12
     np.testing.assert_array_equal(rows["predicted"], rows[[f"p_{name}" for name in CLASSES]].to_numpy().argmax(1))
     np.testing.assert_array_equal(rows["image"], [*manifest.query("split == 'val'")["image"], *manifest.query("split == 'test'")["image"]])

@@ -293,9 +293,10 @@ def test_speed(frontalizer, faces):
 
 @pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS is not set")
 def test_landmarks_come_nearer_to_the_frontal_view(frontalizer, tmp_path):
+    import pandas as pd
+
     from qcfer.face.tddfa import TDDFA
     from qcfer.posebench.generate import can_render, generate
-    import pandas as pd
 
     if reason := can_render():
         pytest.skip(reason)

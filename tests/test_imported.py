@@ -10,7 +10,6 @@ from qcfer.core.pictures import PictureList
 from qcfer.frontalize.imported import import_frontalized, import_names, imported_id
 from qcfer.frontalize.job import FrontalizedFaces
 
-
 def test_pictures_from_elsewhere_by_their_names(tmp_path):
     names = ["a/x.jpg", "a/y.tar.jpeg", "ä b.png", "front.png", "gone.png", "broken.png", "twice.png"]
     manifest = pd.DataFrame({"image": names})

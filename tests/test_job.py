@@ -135,7 +135,8 @@ def test_a_result_is_found_again_by_everything_it_depends_on(tmp_path):
 def test_ids_that_read_alike_do_not_share_a_folder(tmp_path):
     images = make_set(tmp_path / "set", 2)
     for id in ("a/b", "a-b", "a b" + "x" * 300, "a b" + "x" * 301):
-        assert len(seen(frontalizer := Negative(id))) == 0
+        frontalizer = Negative(id)
+        assert len(seen(frontalizer)) == 0
         run(frontalizer, images, tmp_path / "out")
         assert len(seen(frontalizer)) == 2
     assert len(list((tmp_path / "out").iterdir())) == 4

@@ -1,4 +1,6 @@
 """Ladders as data: what each rung changes, which stays the reference, and which are left out."""
+import itertools
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,6 @@ from qcfer.classify.ladders import (
     seeds_ladder,
 )
 from qcfer.classify.train import AS_SELECTED, Method, make_estimator
-
 
 @pytest.mark.parametrize("name", LADDERS)
 def test_built_in_ladders_end_in_the_whole_method_where_they_say_so(name):
@@ -56,7 +57,7 @@ def test_the_reference_stays_whatever_it_equals(name, method):
     rungs = ladder.methods(method)
     assert ladder.reference in rungs and rungs[ladder.reference] == method.changed(ladder.rungs[ladder.reference])
     made = list(rungs.values())
-    assert all(one != two for one, two in zip(made, made[1:]))
+    assert all(one != two for one, two in itertools.pairwise(made))
 
 
 def test_of_twins_the_reference_stays():
@@ -78,7 +79,7 @@ def test_the_yardstick_is_the_same_whatever_is_configured():
 def test_components_change_one_thing_at_a_time():
     rungs = LADDERS["components"].methods(Method("geometric"))
     settings = [(rung.condition, rung.afp, rung.esv) for rung in rungs.values()]
-    changed = [sum(one != two for one, two in zip(before, after)) for before, after in zip(settings, settings[1:])]
+    changed = [sum(one != two for one, two in zip(before, after)) for before, after in itertools.pairwise(settings)]
     assert changed == [1, 1, 1, 1, 1]
     assert rungs["+ class weights"].esv == ONE_LR
 
@@ -144,5 +145,5 @@ def test_a_searched_method_has_rungs_that_are_searched_as_it_is(name):
 def test_each_rung_of_a_searched_ladder_may_choose_among_all_that_the_one_before_may():
     rungs = [make_estimator(method, np.zeros(0)) for method in LADDERS["components"].methods(Method("geometric", search={})).values()]
     spaces = [set(rung.usable_candidates(np.zeros(1000, int))) for rung in rungs]
-    assert all(one <= other for one, other in zip(spaces, spaces[1:])) and len(spaces[0]) == 1
+    assert all(one <= other for one, other in itertools.pairwise(spaces)) and len(spaces[0]) == 1
     assert [rung.vote for rung in rungs] == [False] * 5 + [True]

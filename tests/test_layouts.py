@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from qcfer.core.pictures import ImageError, decode_image, image_size
 from qcfer.data.label_files import Below, DatasetError
 from qcfer.data.layouts import Dataset, dataset
 from qcfer.data.manifest import FaceImages, examine, load_manifest, prepare
-from qcfer.core.pictures import ImageError, decode_image, image_size
 
 # Paths
 

@@ -18,10 +18,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from test_pictures import DEEP, NOISE, WHOLE, bomb, encoded
 
+from qcfer.core.files import sha256
 from qcfer.data import manifest as datasets
 from qcfer.data.cartoons import draw_face, draw_faces
+from qcfer.data.fer2013 import unpack_fer2013
 from qcfer.data.label_files import DatasetError
 from qcfer.data.manifest import (
     FaceImages,
@@ -32,8 +33,7 @@ from qcfer.data.manifest import (
     prepare,
 )
 from qcfer.data.splits import assign_splits, draw_groups
-from qcfer.core.files import sha256
-from qcfer.data.fer2013 import unpack_fer2013
+from test_pictures import DEEP, NOISE, WHOLE, bomb, encoded
 
 KAGGLE = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 

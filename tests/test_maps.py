@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import silhouette_score
-from simulated_worlds import classes
 
 from qcfer.evaluate import maps
-
+from simulated_worlds import classes
 
 @settings(deadline=None)  # the first example pays for what is done once
 @given(st.lists(classes, min_size=1, max_size=200), st.integers(0, 250), st.integers(0, 3))

@@ -23,7 +23,6 @@ from qcfer.core import model_cache as store
 from qcfer.core.files import sha256
 from qcfer.core.model_cache import compute
 
-
 class Squares:
     """Rows in closed form; every forward pass is logged, a picture a line, before its rows can be stored."""
 

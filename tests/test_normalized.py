@@ -16,7 +16,6 @@ from qcfer.frontalize.normalized import Normalized, common_frame
 from qcfer.run.config import Config
 from qcfer.run.study import Study
 
-
 @pytest.fixture(scope="module")
 def normalized():
     return Normalized()
@@ -36,7 +35,7 @@ def dotted(pose, scale, shift, shape=(SIZE, SIZE)):
 def test_whose_faces_are_turned(normalized):
     picture, points = dotted((0, 0, 0), 1150, (112, 90))
     poses = np.array([[0, 0, 0], [5, 0, 0], [-25, 10, 5], [45, 0, 0], [np.nan] * 3])
-    shown, table = frontalize_in_memory(normalized, PictureList([picture] * 5), poses, np.stack([points] * 5))
+    _shown, table = frontalize_in_memory(normalized, PictureList([picture] * 5), poses, np.stack([points] * 5))
     assert table["status"].tolist() == ["done"] * 4 + ["kept"] and table["turned"].tolist() == [True] * 4 + [False]
     _, table = frontalize_in_memory(Geometric(), PictureList([picture] * 5), poses, np.stack([points] * 5))
     assert table["turned"].tolist() == [False] * 3 + [True, False]

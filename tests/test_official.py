@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from official_trees import CLASSES, EXPW, RAFDB, Drawn, Tiny, affectnet_csv, affectnet_npy, each, expw, ferplus, labels, put, rafdb
 from PIL import Image
 
+from official_trees import CLASSES, EXPW, RAFDB, Drawn, Tiny, affectnet_csv, affectnet_npy, each, expw, ferplus, labels, put, rafdb
 from qcfer.core import labels as codes_of
 from qcfer.data.code_order import contradiction
 from qcfer.data.fer2013 import ferplus_winner
 from qcfer.data.label_files import DatasetError
-from qcfer.data.manifest import FaceImages, examine, load_manifest, locate, prepare, survey
 from qcfer.data.layouts import ROW, dataset
+from qcfer.data.manifest import FaceImages, examine, load_manifest, locate, prepare, survey
 from qcfer.data.official import read_npy_number
 from qcfer.data.splits import draw_shares
 

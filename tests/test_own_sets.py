@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from official_trees import RAFDB, Tiny, each, put, rafdb
 from PIL import Image
 
+from official_trees import RAFDB, Tiny, each, put, rafdb
 from qcfer.core.labels import CODES
-from qcfer.data.class_names import plain, read_classes
 from qcfer.data.cartoons import draw_face
+from qcfer.data.class_names import plain, read_classes
 from qcfer.data.copies import content_keys
 from qcfer.data.label_files import Below, DatasetError
 from qcfer.data.laboratory import kdef_name, rafd_name

@@ -21,7 +21,7 @@ def wheel(tmp_path_factory):
 def test_the_wheel_holds_the_package_its_templates_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "qcfer").rglob("*.py")}
-    expected |= {"qcfer/py.typed"}
+    expected |= {"qcfer/py.typed", "qcfer/__init__.pyi"}
     expected |= {f"qcfer/reports/{path.name}" for path in (ROOT / "nbs/reports").glob("*.ipynb")}
     expected |= {f"qcfer/prompts/{path.name}" for path in (ROOT / "nbs/prompts").glob("*.yaml")}
     expected |= {f"qcfer/paper_data/{path.name}" for path in (ROOT / "nbs/paper_data").iterdir()}

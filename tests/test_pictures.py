@@ -15,7 +15,6 @@ from PIL import Image
 
 from qcfer.core.pictures import ImageError, decode_image
 
-
 def encoded(image, format="PNG", **options):
     file = io.BytesIO()
     image.save(file, format, **options)

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from qcfer.core.labels import CLASSES
 from qcfer.data.cartoons import draw_faces
 from qcfer.data.manifest import prepare
 from qcfer.evaluate.bootstrap import holm
-from qcfer.core.labels import CLASSES
 from qcfer.frontalize.conditions import main_condition
 from qcfer.frontalize.gate import Thresholds
 from qcfer.pages.publish import make_pages

@@ -1,13 +1,13 @@
 """The presets: the paper's and the searched one run on miniature trees, and the searched one loses to none of its parts on faces."""
-import re
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
-from official_trees import CLASSES, Drawn, affectnet_csv, rafdb
 
+from official_trees import CLASSES, Drawn, affectnet_csv, rafdb
 from qcfer.classify.esv import load
 from qcfer.classify.ladders import LADDERS
 from qcfer.classify.search import ESVSearch

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from qcfer.frontalize.prompt import CONSTRAINTS, PROMPTS, Prompt, get_prompt
 
-
 def test_the_papers_words():
     assert PROMPTS["constrained"].text() == (
         "Turn profile to frontal, keep the expression unchanged, keep the size of the open or closed mouth, "

@@ -74,7 +74,7 @@ def test_the_runs_own_test_faces_get_the_runs_own_answers(turned):
 
 
 def test_reverted_faces_say_why_and_are_seen_as_they_are(turned):
-    run, study, folder = turned
+    _run, study, folder = turned
     recognizer = Recognizer.load(folder)
     rows = np.flatnonzero((study.manifest["split"] == "test") & (study.manifest["yaw"].abs() > 50))[:24]
     look = recognizer.look([study.images[row] for row in rows])
@@ -323,7 +323,7 @@ def test_a_push_sends_the_three_files_and_nothing_else(drawn, tmp_path):
 
 
 def test_limits_are_those_of_the_test_faces(turned):
-    run, study, folder = turned
+    _run, study, folder = turned
     limits, rows = Limits(**read_model(folder)[0]["limits"]), np.flatnonzero(study.manifest["split"] == "test")
     yaw = np.sort(np.abs(study.poses[rows, 0]))
     assert limits.yaw == pytest.approx(yaw[~np.isnan(yaw)][-20]) and limits.side == 224

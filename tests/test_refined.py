@@ -14,8 +14,8 @@ from sklearn.linear_model import Ridge
 from qcfer.core.files import WeightsError
 from qcfer.embed.base import Embedder
 from qcfer.frontalize import refined
-from qcfer.posebench import generate as posebench
 from qcfer.frontalize.refined import PEOPLE_SEED, RIDGES, Refined, Training, learn
+from qcfer.posebench import generate as posebench
 
 TOY = Training(people=6, turns=2)
 rendered = pytest.mark.skipif(bool(posebench.can_render()), reason="PoseBench cannot be rendered here")
@@ -61,7 +61,7 @@ def linear():
 
 
 def test_weights_are_those_of_scikit_learn(linear):
-    evidence, true, person = linear
+    evidence, true, _person = linear
     weights, told = learn(*linear)
     np.testing.assert_allclose(weights.T, Ridge(told["ridge"], fit_intercept=False).fit(evidence, true).coef_, atol=1e-6)
 

@@ -12,7 +12,6 @@ from qcfer.data.cartoons import draw_faces
 from qcfer.run.config import Config, make_config
 from qcfer.run.pipeline import make_run
 
-
 @pytest.fixture
 def room(tmp_path, monkeypatch):
     "A package of two modules, the second of which registers something."

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -19,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from qcfer.data.cartoons import draw_face
 from qcfer.core.labels import CLASSES
+from qcfer.data.cartoons import draw_face
 from qcfer.frontalize.gate import Thresholds, judge, reasons
 from qcfer.frontalize.review import HEADERS, Journal, _faces, apply_verdicts, make_app, read_verdicts, serve
 
@@ -303,7 +304,7 @@ def test_it_listens_to_this_machine_only(folder):
     with server(folder) as (process, address):
         assert urlsplit(address).hostname == "127.0.0.1"
         port = f"{urlsplit(address).port:04X}"
-        lines = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/{process.pid}/net/{name}").read().splitlines()[1:]]
+        lines = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/{process.pid}/net/{name}").read_text().splitlines()[1:]]
         assert {line[1] for line in lines if line[3] == "0A" and line[1].endswith(f":{port}")} == {f"0100007F:{port}"}
 
 

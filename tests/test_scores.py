@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from scipy.stats import binom, binomtest
 from sklearn import metrics as sk
-from simulated_worlds import faces, world
 
 from qcfer.core.labels import CLASSES
 from qcfer.evaluate import scores as ev
 from qcfer.evaluate.bootstrap import confusion
+from simulated_worlds import faces, world
 
 SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1")
 def values(metrics):

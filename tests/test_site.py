@@ -1,5 +1,6 @@
 """The published pages: read in a real browser, from files, as a reader would; and built under adverse circumstances."""
 
+import itertools
 import json
 import os
 import random
@@ -19,10 +20,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
-from page_reader import WIDTHS, Reader, check_accessible, check_links, check_whole, soup_of
 
 import qcfer
 import qcfer.pages.site
+from page_reader import WIDTHS, Reader, check_accessible, check_links, check_whole, soup_of
 from qcfer.core.files import resources
 from qcfer.core.labels import CLASSES
 from qcfer.pages.site import TAGS, _mark_numbers, _sanitise, build_site
@@ -166,7 +167,7 @@ def test_headings_are_in_order_and_tables_have_heads(site):
     for path in reports(site):
         levels = [int(heading.name[1]) for heading in soup_of(path).find_all(re.compile("^h[1-6]$"))]
         assert levels[0] == 1
-        assert all(below <= above + 1 for above, below in zip(levels, levels[1:], strict=False)), path
+        assert all(below <= above + 1 for above, below in itertools.pairwise(levels)), path
 
 
 def until(page, expression, timeout=5.0):

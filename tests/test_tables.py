@@ -1,5 +1,6 @@
 """The tables of a run: what stands in them, beside the paper and without it, and what their sentences call noise."""
 
+import itertools
 import json
 import re
 import shutil
@@ -66,9 +67,9 @@ def simulated_ladder(name):
     """A ladder as a record holds it, its comparisons made by `qcfer.evaluate.scores`."""
     cumulative, skills = LADDERS[name]
     made = {rung: predictions(skill) for rung, skill in skills.items()}
-    names, reference = list(made), list(made)[-1] if cumulative else REFERENCE.get(name, list(made)[0])
+    names, reference = list(made), list(made)[-1] if cumulative else REFERENCE.get(name, next(iter(made)))
     full = {rung: compared(made[reference], made[rung]) for rung in names if rung != reference}
-    step = {rung: compared(made[last], made[rung]) for last, rung in zip(names, names[1:])} if cumulative else {}
+    step = {rung: compared(made[last], made[rung]) for last, rung in itertools.pairwise(names)} if cumulative else {}
     for family in (full, step):
         for rung, p in zip(family, holm([versus["p_permutation"] for versus in family.values()])):
             family[rung]["p_holm"] = float(p)

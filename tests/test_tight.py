@@ -17,7 +17,6 @@ from qcfer.posebench.tight import SHARES, TIGHT_SIDE, align, crop, moved, tighte
 from qcfer.run.config import Config
 from qcfer.run.study import find_root
 
-
 def points(table, column="landmarks"):
     return np.stack(table[column].to_list()).reshape(-1, 68, 2)
 
@@ -87,7 +86,7 @@ def test_beyond_the_picture_its_edge_goes_on():
 
 def test_the_twin_has_no_occluder(tight, posebench_set):
     "Only the faces are occluded: two pictures of one name are equal but for what is before the face."
-    folder, made, given = tight
+    _folder, made, given = tight
     assert made["frontal_sha256"].nunique() == given["frontal_sha256"].nunique()
     for name in OCCLUDERS:
         row = given.iloc[0]

@@ -278,7 +278,7 @@ def test_killed_at_any_moment_it_goes_on_and_leaves_nothing_half_done(tmp_path):
 
 
 def test_a_search_tells_of_val_and_test_and_its_voters_can_be_taken_again(data, tmp_path):
-    features, faces = data
+    _features, _faces = data
     method = Method(search={"kinds": ["LR"], "scalings": [None]})
     rung = fit([method], data, tmp_path, keep_models=True)[0]
     assert set(rung.predictions["split"]) == {"val", "test"} and rung.facts["strategy"] in ("ensemble", "best candidate", "first rung")

@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from qcfer.core.labels import CLASSES
 from qcfer.data.cartoons import draw_face, draw_faces

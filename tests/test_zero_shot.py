@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from qcfer.core.labels import CLASSES
 from qcfer.embed import zero_shot as module
 from qcfer.embed.embedders import get_embedder
-from qcfer.core.labels import CLASSES
 from qcfer.embed.zero_shot import Prompts, load_prompts, zero_shot
 
 torch = pytest.importorskip("torch")

@@ -7,8 +7,8 @@ __all__ = ['location_scale', 'adaptive_components', 'AFP']
 
 # %% ../../nbs/60_afp.ipynb #a3ec0ad7
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from scipy.linalg import eigh
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
 from sklearn.utils.extmath import row_norms, svd_flip
@@ -28,7 +28,8 @@ def location_scale(
         return np.zeros(X.shape[1], X.dtype), np.ones(X.shape[1], X.dtype), np.zeros(X.shape[1], bool)
     parts = [X[:, start : start + _COLUMNS] for start in range(0, X.shape[1], _COLUMNS)]
     found = [_location_scale(part if lengths is None else part / lengths[:, None], scaling) for part in parts]
-    return tuple(np.concatenate(values) for values in zip(*found))
+    centre, scale, degenerate = map(np.concatenate, zip(*found))
+    return centre, scale, degenerate
 
 
 def _location_scale(X, scaling):
@@ -128,7 +129,7 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self.unit = unit
         self.random_state = random_state
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "AFP":
         """Learn centre, scale and directions from X (N, D); y is ignored.
 
         Raises `ValueError` for fewer than two rows, NaN or infinite values, a parameter out of its range, or, with PCA, features
@@ -143,7 +144,7 @@ class AFP(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         self._fit_directions(lambda: ((X[rows] / lengths[rows, None] - self.center_) / self.scale_ for rows in chunks), X)
         return self
 
-    def transform(self, X):
+    def transform(self, X) -> np.ndarray:
         """The (N, k) features of X (N, D), float32 for float32; raises `ValueError` for another width than the one fitted."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)

@@ -19,6 +19,7 @@ from pathlib import Path
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
@@ -333,7 +334,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         self.random_state = random_state
         self.memory = memory
 
-    def fit(self, X, y, groups=None):
+    def fit(self, X: ArrayLike, y: ArrayLike, groups: ArrayLike | None = None) -> "ESV":
         """Rank, pick and refit on X (N, D) and y (N,); rows of one group stay in one fold.
 
         Raises `ValueError` for NaN, a single class, in all rows or those a fold trains on, a single group, or a parameter out of its
@@ -352,7 +353,7 @@ class ESV(ClassifierMixin, BaseEstimator):
         fitted = [fit(name, *rows, _seed_of(name, seed)) for name in progress(chosen, "refit")]
         self.estimators_, ended, self.fit_seconds_ = map(list, zip(*fitted))
         converged = {name: converged[name] and dict(zip(chosen, ended)).get(name, True) for name in names}
-        self.candidates_ = [row | {"converged": converged[row["name"]]} for row in self.candidates_]
+        self.candidates_: list[dict] = [row | {"converged": converged[row["name"]]} for row in self.candidates_]
         return self
 
     def _checked(self, X, y, groups):
@@ -492,14 +493,14 @@ class ESV(ClassifierMixin, BaseEstimator):
         votes = np.tensordot(weights, np.eye(tables.shape[2])[tables.argmax(2)], 1)
         return (votes + 1e-6 * mean) / (1 + 1e-6)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """(N, C) probabilities of X (N, D), in the order of `classes_`."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         features = X if self.preprocess_ is None else self.preprocess_.transform(X)
         return self._vote(np.stack([fitted.predict_proba(features) for fitted in self.estimators_]), self.weights_)
 
-    def predict(self, X):
+    def predict(self, X: ArrayLike) -> np.ndarray:
         """(N,) classes of X (N, D)."""
         check_is_fitted(self)
         return self.classes_[self.predict_proba(X).argmax(1)]

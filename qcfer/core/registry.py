@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Any
 
 # %% ../../nbs/06_registry.ipynb #197e0202
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Entry:
     """
 
     name: str
-    thing: object
+    thing: Any
     help: str = ""
     facts: dict = field(default_factory=dict)
     module: str = ""

@@ -172,7 +172,7 @@ def count_rows(
 ) -> pd.DataFrame:  # usage, class, expected (as published, where it is), found (in the label files), usable
     "The published counts beside those found; what is not of the seven classes, or not listed, has lines of its own."
     found = rows.groupby(["usage", "label"])["reason"].agg(["size", lambda reason: (reason == "").sum()])
-    lines = []
+    lines: list[tuple] = []
     for usage in dict.fromkeys([*dataset.official, *sorted(rows["usage"].unique())]):
         official = dataset.official.get(usage, ())
         if np.ndim(official) == 0:

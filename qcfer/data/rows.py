@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.pictures import IMAGE_SUFFIXES
 from ..core.labels import CLASSES
+from ..core.pictures import IMAGE_SUFFIXES
 from ..core.yaw import YAW_BINS
 from .layouts import BOX, is_clutter
 

@@ -9,7 +9,6 @@ __all__ = ['BINS', 'probability_array', 'scale', 'fit_temperature', 'reliability
 import numpy as np
 import pandas as pd
 
-from ..core.labels import CLASSES, PROBABILITIES
 from qcfer.evaluate.bootstrap import (
     check_same_length,
     class_indices,
@@ -19,6 +18,8 @@ from qcfer.evaluate.bootstrap import (
     resample_groups,
     share_of,
 )
+
+from ..core.labels import CLASSES, PROBABILITIES
 
 # %% ../../nbs/72_calibration.ipynb #302b8abc
 def probability_array(rows):  # -> (N, 7) float64; None without rows, columns or known values

@@ -13,8 +13,8 @@ import pandas as pd
 from PIL import Image
 
 from ..core.yaw import yaw_bin
-from .fidelity import mean_metric, pose_error
 from ..face.tddfa import TDDFA
+from .fidelity import mean_metric, pose_error
 
 # %% ../../nbs/73a_pose_by_crop.ipynb #a55109a2
 CROPS = (0.75, 1.0, 1.25, 1.6)

@@ -6,11 +6,11 @@
 __all__ = ['HEADROOM', 'score', 'evaluate', 'ladder', 'posebench_score', 'face_key']
 
 # %% ../../nbs/71_scores.ipynb #4eec0e49
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
-from ..core.labels import CLASSES
-from ..core.yaw import YAW_BINS, is_profile, yaw_bin
 from qcfer.evaluate.bootstrap import (
     check_same_length,
     class_indices,
@@ -22,6 +22,9 @@ from qcfer.evaluate.bootstrap import (
     rates_of_counts,
     resample_groups,
 )
+
+from ..core.labels import CLASSES
+from ..core.yaw import YAW_BINS, is_profile, yaw_bin
 
 # %% ../../nbs/71_scores.ipynb #177464e4
 def _class_rates(counts, draws):  # (groups, 7, 7) -> {class: {name: metric, "n": faces, "groups": those with such a face}}
@@ -114,7 +117,7 @@ def ladder(
         if tests[name].image.tolist() != tests[reference].image.tolist():
             raise ValueError(f"expected the same test faces in the same order in {name!r} and {reference!r}; found others")
     against = _family({name: (tests[reference], tests[name]) for name in names if name != reference}, options)
-    steps = _family({b: (tests[a], tests[b]) for a, b in zip(names, names[1:])} if cumulative else {}, options)
+    steps = _family({b: (tests[a], tests[b]) for a, b in pairwise(names)} if cumulative else {}, options)
     return [
         {"name": name, "metrics": evaluate(rungs[name], **options), "versus_full": against.get(name), "versus_previous": steps.get(name)}
         for name in names

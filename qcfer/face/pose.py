@@ -77,7 +77,7 @@ def get_pose_estimator(
     raise ValueError(f"expected a pose estimator from {', '.join(POSE_SPECS)}; found {spec!r}")
 
 
-_told = set()  # warnings that this process has given
+_told: set[str] = set()  # warnings that this process has given
 
 
 def _best_estimator(manifest):

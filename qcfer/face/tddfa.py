@@ -13,13 +13,13 @@ from itertools import repeat
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 from numpy.typing import ArrayLike
+from PIL import Image
 from tqdm import tqdm
 
 from ..core.checkpoint import read_checkpoint, read_numbers
-from ..core.files import WeightsError, file_sha256, find_weights
 from ..core.device import onnx_session
+from ..core.files import WeightsError, file_sha256, find_weights
 from ..core.model_cache import cores, stacked
 from ..core.yaw import matrix_to_pose
 

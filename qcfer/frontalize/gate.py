@@ -149,7 +149,7 @@ def _checks(scores, thresholds):
 
 def judge(
     scores: pd.DataFrame,  # a row a frontalized picture, a column for every score whose threshold is not None
-    thresholds: Thresholds = Thresholds(),  # noqa: B008 it is frozen
+    thresholds: Thresholds = Thresholds(),
 ) -> pd.Series:  # 'accept', 'review' or 'revert', with the index of `scores`
     "The gate's verdict on each frontalized picture; raises `ValueError` when a score is missing that has a threshold."
     passed, tolerable = np.ones(len(scores), bool), np.ones(len(scores), bool)
@@ -162,7 +162,7 @@ def judge(
 # %% ../../nbs/57_gate.ipynb #254e9284
 def reasons(
     scores: pd.DataFrame,  # as for `judge`
-    thresholds: Thresholds = Thresholds(),  # noqa: B008 it is frozen
+    thresholds: Thresholds = Thresholds(),
 ) -> pd.Series:  # str, e.g. 'embedder 0.710 < 0.82; identity not measured'; '' for an accepted picture
     "Every check that a picture did not pass."
     found = np.full(len(scores), "", dtype=object)

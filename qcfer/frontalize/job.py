@@ -24,9 +24,9 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from numpy.typing import ArrayLike
 from tqdm import tqdm
 
 from ..core.files import WeightsError, atomic_path, inside, sha256
@@ -325,7 +325,7 @@ def _outcome(result):
 # %% ../../nbs/51_frontalization_job.ipynb #80497fab
 def frontalize_faces(
     frontalizer: Frontalizer,
-    images: FaceImages,  # N faces, a lazy sequence with `keys`
+    images: Pictures,  # N faces, a lazy sequence with `keys`
     poses: ArrayLike,  # (N, 3) yaw, pitch, roll in degrees; NaN where unknown
     landmarks: ArrayLike,  # (N, 68, 2) pixels of each picture; NaN where unknown
     folder: str | os.PathLike,  # the store; made when absent

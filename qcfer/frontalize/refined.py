@@ -24,11 +24,11 @@ from tqdm import tqdm
 from ..core.files import WeightsError, atomic_path, cache_dir, code_hash, file_sha256, sha256
 from ..core.labels import CLASSES
 from ..core.yaw import is_profile
-from .conditions import frontalizer
-from .geometric import Geometric
 from ..posebench.generate import draw_expression, prepare_heads, settings, start_worker, worker_state
 from ..posebench.look import draw_look
 from ..posebench.renderer import View, draw_scene, draw_view
+from .conditions import frontalizer
+from .geometric import Geometric
 
 # %% ../../nbs/55_refined.ipynb #b1495572
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import pandas as pd
 
 from ..evaluate.bootstrap import compare, holm
 from ..frontalize.conditions import RAW
-from .templates import render, static
 from ..run.record import Run, find_runs
+from .templates import render, static
 
 # %% ../../nbs/97_comparison.ipynb #e7f1f774
 def _at(value, *path):

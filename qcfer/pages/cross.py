@@ -10,10 +10,10 @@ from ..core.labels import CLASSES
 from ..embed.torch_networks import is_plumbing
 from ..evaluate.bootstrap import Metric
 from ..frontalize.conditions import RAW
-from .cells import beside, framed, noise_by_test, tested, verdict
-from .words import Section, caption, condition_name
 from ..paper.claims import paper_value
 from ..run.record import Run
+from .cells import beside, framed, noise_by_test, tested, verdict
+from .words import Section, caption, condition_name
 
 # %% ../../nbs/94e_cross.ipynb #3b31c44c
 _SUBSETS = {"test": "all test faces", "profile": "profile, beyond 30°"}

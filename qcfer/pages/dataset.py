@@ -197,7 +197,7 @@ def write_dataset_page(
     folder = Path(out) / name
     rejected = pd.read_csv(folder / "rejected.csv", keep_default_na=False)
     counts = pd.read_csv(folder / "counts.csv", keep_default_na=False, dtype=str)
-    counts = counts.replace(dict.fromkeys(COUNTED, {"": None})).astype(dict.fromkeys(COUNTED, "Int64"))
+    counts = counts.replace({column: {"": None} for column in COUNTED}).astype(dict.fromkeys(COUNTED, "Int64"))
     with atomic_path(folder / "check.html") as aside:
         aside.write_text(dataset_page(name, manifest, rejected, counts, near), encoding="utf-8")
     return folder / "check.html"

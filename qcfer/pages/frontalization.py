@@ -20,12 +20,12 @@ from ..evaluate.bootstrap import Metric
 from ..frontalize.conditions import ORACLE, RAW, WITH_COPIES, Condition, prompt_conditions
 from ..frontalize.gate import AT_MOST, SCORES, VERDICTS, Thresholds
 from ..frontalize.prompt import Prompt
+from ..run.record import Run
 from . import exhibits, posebench
 from .figures.attention import attention_figure
 from .figures.gate import gate_curves, score_histogram
 from .figures.style import style
 from .words import Section, caption, condition_name
-from ..run.record import Run
 
 # %% ../../nbs/93b_frontalization_page.ipynb #be094e69
 def gain_table(

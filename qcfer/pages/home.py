@@ -13,10 +13,10 @@ from PIL import Image
 
 from ..core.pictures import ImageError, decode_image
 from ..frontalize.conditions import RAW, Condition
-from .comparison import read_metric
-from .templates import render
 from ..run.record import Run
 from ..run.study import TRUE
+from .comparison import read_metric
+from .templates import render
 
 # %% ../../nbs/98a_home.ipynb #187907d9
 _MOST = 4

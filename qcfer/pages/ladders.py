@@ -7,19 +7,20 @@ __all__ = ['SHOWN', 'PARTS', 'paper_rung', 'find_ladder', 'reference', 'ladder',
            'importance']
 
 # %% ../../nbs/94a_tables_3_to_7.ipynb #2c67e543
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
 from ..embed.torch_networks import is_plumbing
+from ..evaluate.bootstrap import Metric
+from ..paper.claims import paper_value
+from ..run.record import Run
 from .cells import beside, framed, outside, tested, verdict
 from .figures import classes as class_figures
 from .figures import evaluation as figures
 from .words import Section, caption
-from ..evaluate.bootstrap import Metric
-from ..paper.claims import paper_value
-from ..run.record import Run
 
 # %% ../../nbs/94a_tables_3_to_7.ipynb #98847461
 class _Shown(NamedTuple):
@@ -28,7 +29,7 @@ class _Shown(NamedTuple):
     question: str
     place: str = ""
     draw: Callable | None = None
-    rows: dict = {}
+    rows: Mapping = MappingProxyType({})
 
 
 SHOWN = {

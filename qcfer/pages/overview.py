@@ -14,11 +14,11 @@ from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
 from ..evaluate.bootstrap import Metric
 from ..frontalize.conditions import RAW
+from ..run.record import Run
 from .figures.classes import class_counts, confusion_matrix, per_class, projections
 from .figures.evaluation import variance_curve
 from .figures.yaw import yaw_accuracy, yaw_histogram
 from .words import Section, bold, caption, condition_name
-from ..run.record import Run
 
 # %% ../../nbs/93_overview.ipynb #52102474
 def headline(

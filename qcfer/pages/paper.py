@@ -11,13 +11,13 @@ from functools import partial
 from ..evaluate.bootstrap import Metric
 from ..evaluate.curves import MIN_GROUPS
 from ..frontalize.conditions import RAW
+from ..paper.claims import paper_value
+from ..run.record import Run
 from .cells import beside, by_intervals, framed, holds, outside
 from .figures import evaluation as figures
 from .ladders import SHOWN, find_ladder, ladder, paper_rung
 from .profile import profiles
 from .words import Section, caption, condition_name
-from ..paper.claims import paper_value
-from ..run.record import Run
 
 # %% ../../nbs/94c_tables_1_2_8_9.ipynb #81cf8f8c
 def result(run: Run, table: int = 1) -> Section | None:
@@ -138,8 +138,10 @@ def paper_rows(run: Run) -> list:  # [{"name", "paper", "value", "low", "high", 
     rows = [("Table 1: whole method", paper_value("Table 1", run.dataset, "QC-FER"), run.metrics["test"]["accuracy"])]
     for name, shown in SHOWN.items():
         found = find_ladder(run, name) if shown.place else None
-        named = [(f"{shown.place}: {rung['name']}", rung) for rung in (found["rungs"] if found else ())]
-        rows += [(words, paper_rung(run, name, rung), rung["metrics"]["test"]["accuracy"]) for words, rung in named]
+        rows += [
+            (f"{shown.place}: {rung['name']}", paper_rung(run, name, rung), rung["metrics"]["test"]["accuracy"])
+            for rung in (found["rungs"] if found else ())
+        ]
     for words, metrics in (("before", run.raw), ("after", run.metrics)):
         if "profile" in metrics and (words == "before" or run.main != RAW):
             rows.append((f"Table 8: profiles, {words}", paper_value("Table 8", run.dataset, words), metrics["profile"]["accuracy"]))

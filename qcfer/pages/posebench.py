@@ -13,12 +13,12 @@ from ..core.labels import CLASSES
 from ..evaluate.bootstrap import Metric
 from ..evaluate.scores import score
 from ..frontalize.conditions import ORACLE, RAW
-from .exhibits import image, sheet
-from .figures import yaw as figures
-from .words import Section, bold, caption, condition_name
 from ..posebench.people import kinds_of, people_of
 from ..run.record import Run, find_runs
 from ..run.study import TRUE
+from .exhibits import image, sheet
+from .figures import yaw as figures
+from .words import Section, bold, caption, condition_name
 
 # %% ../../nbs/93a_posebench_page.ipynb #ade85064
 def headline(

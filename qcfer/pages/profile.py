@@ -11,12 +11,12 @@ import numpy as np
 from ..evaluate.bootstrap import Metric
 from ..evaluate.curves import best_threshold, never_below
 from ..frontalize.conditions import WITH_COPIES
+from ..paper.claims import paper_value
+from ..run.record import Run
 from .cells import beside, framed, noise_by_interval, p_cell, verdict
 from .figures import evaluation as figures
 from .frontalization import compared, main_gate
 from .words import Section, caption, condition_name
-from ..paper.claims import paper_value
-from ..run.record import Run
 
 # %% ../../nbs/94b_profile_faces.ipynb #d773c909
 def yaw_curves(run: Run, figure: int = 2) -> Section | None:

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import qcfer
+
 from ..core.files import code_hash, resources, sha256
-from .dataset import write_dataset_page
 from ..run.record import Run
+from .dataset import write_dataset_page
 
 # %% ../../nbs/98_publish.ipynb #b8b6a5c9
 class Template(NamedTuple):

@@ -9,12 +9,12 @@ __all__ = ['calibration', 'margins', 'seeds']
 import numpy as np
 
 from ..evaluate.bootstrap import Metric
+from ..paper.claims import paper_value
+from ..run.record import Run
 from .cells import beside, by_intervals, decimals, framed, noise_by_interval, noise_by_test
 from .figures import evaluation as figures
 from .ladders import find_ladder, reference
 from .words import Section, caption, condition_name
-from ..paper.claims import paper_value
-from ..run.record import Run
 
 # %% ../../nbs/94d_reliability.ipynb #4c7ae66b
 def calibration(run: Run, table: int = 1) -> Section | None:

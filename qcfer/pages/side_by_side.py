@@ -8,11 +8,11 @@ __all__ = ['whole_sets', 'modules', 'recalls', 'side_by_side']
 # %% ../../nbs/98b_side_by_side.ipynb #0ab27046
 from ..core.labels import CLASSES
 from ..frontalize.conditions import RAW
+from ..paper.numbers import DATASETS, number_index
+from ..run.record import Run
 from .comparison import read_metric
 from .home import newest
 from .templates import render
-from ..paper.numbers import DATASETS, number_index
-from ..run.record import Run
 
 # %% ../../nbs/98b_side_by_side.ipynb #0c97d2be
 _COLUMNS = {

@@ -25,13 +25,14 @@ from urllib.parse import quote
 from tqdm import tqdm
 
 import qcfer
+
 from ..core.files import atomic_path, code_hash, sha256
+from ..run.record import Run
 from .comparison import as_they_are, comparison, models, read_runs, script
 from .home import home
 from .publish import pages_folder
 from .side_by_side import side_by_side
 from .templates import render, static
-from ..run.record import Run
 
 # %% ../../nbs/99_site.ipynb #dcac9b53
 TAGS = frozenset(

@@ -36,7 +36,7 @@ def read_claims(
 
 def _checked(entry, file):
     "An entry with all its keys, empty where it has none."
-    whole = dict.fromkeys(_WORDS, "") | dict.fromkeys(_KEYS, []) | (entry if isinstance(entry, dict) else {})
+    whole = dict.fromkeys(_WORDS, "") | {name: [] for name in _KEYS} | (entry if isinstance(entry, dict) else {})
     words = [whole[name] for name in _WORDS]
     if list(whole) != [*_WORDS, *_KEYS] or not all(words[:3]) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"expected claim, choice, why and perhaps setting, rung, places, about in {file}; found {entry!r:.100}")

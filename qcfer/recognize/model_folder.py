@@ -25,10 +25,10 @@ from ..data.manifest import manifest_sha256
 from ..evaluate.bootstrap import Metric
 from ..frontalize.conditions import RAW, Condition, takes
 from ..frontalize.gate import Thresholds
-from .limits import Limits
 from ..run.config import Config
 from ..run.record import Run
 from ..run.study import Study
+from .limits import Limits
 
 # %% ../../nbs/a2_model_folder.ipynb #10cab41b
 SCHEMA = 1
@@ -274,7 +274,7 @@ def _numbers(place, name, part, make):
 def _check_condition(place, card):
     condition = Condition.parse(card["condition"])
     gated = card["gate"] is not None
-    if condition.entry is None and str(condition) != RAW or bool(condition.gate) != gated:
+    if (condition.entry is None and str(condition) != RAW) or bool(condition.gate) != gated:
         _refuse(place, "a condition of single faces, and a gate's thresholds where it has one", f"{condition} and {card['gate']}")
     if _needs_set(condition):
         _refuse(place, "a frontalizer that needs no set", condition.frontalizer)

@@ -25,10 +25,10 @@ from ..core.yaw import yaw_bin
 from ..embed.torch_networks import full_precision
 from ..frontalize.conditions import RAW, Condition, fuse
 from ..frontalize.gate import Thresholds, reasons
+from ..run.config import Config
 from .limits import Limits
 from .model_folder import read_model
 from .newcomers import Models, Newcomers
-from ..run.config import Config
 
 # %% ../../nbs/a3_recognizer.ipynb #6c927431
 class Face(NamedTuple):
@@ -249,7 +249,7 @@ class Recognizer:
     def rows(self, faces: Iterable[tuple]) -> Iterator[pd.DataFrame]:  # (picture, Face)
         "Tables of predictions, `TOGETHER` faces at a time."
         for part in batched(faces, TOGETHER):
-            places, own = zip(*part)
+            places, own = map(list, zip(*part))
             table = table_of(self.look([face.crop for face in own]), own, self.limits)
             table.insert(0, "picture", places)
             yield table
@@ -308,7 +308,8 @@ def explain(
         hidden = embedder.embed(_hidden(picture, grid))
         parts = {other: np.repeat(rows, len(hidden), 0) for other, rows in whole.items()} | {name: hidden}
         morphable = np.repeat(look.newcomers.morphable, len(hidden), 0)
-        rows = fuse(condition, parts.get("frontal", parts.get("raw")), parts.get("raw"), morphable)
+        seen = parts["raw" if frontal is None else "frontal"]
+        rows = fuse(condition, seen, parts.get("raw", seen), morphable)
         said = recognizer.ensemble.predict_proba(rows)[:, list(recognizer.ensemble.classes_).index(best)]
         maps[name] = (probabilities[best] - said).reshape(grid, grid)
     return Explanation(CLASSES[best], probabilities, look.seen[0], look.why[0], pictures, maps)

@@ -7,6 +7,7 @@ __all__ = ['PLACES', 'PAPER', 'OF_THE_RUN', 'refuse', 'Config', 'gate_of', 'read
 
 # %% ../../nbs/80_config.ipynb #c155fe4c
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -213,7 +214,7 @@ def read_params(
 # %% ../../nbs/80_config.ipynb #cdeb2a98
 def assign(
     settings: dict,  # changed in place
-    assignments: list[str],  # 'esv.candidates=LR', the value in YAML
+    assignments: Sequence[str],  # 'esv.candidates=LR', the value in YAML
 ):
     "Set what was typed; raises `ValueError` for what is no assignment, and for a part of a setting that has no parts."
     import yaml
@@ -237,12 +238,13 @@ def assign(
 def make_config(
     dataset: str,
     params: str | os.PathLike | None = None,  # a parameter file
-    assignments: list[str] = (),  # what `assign` takes
+    assignments: Sequence[str] = (),  # what `assign` takes
     **given,  # settings of `Config`; None where nothing was given
 ) -> Config:
     "The settings of a run: the set's own, then the file's, then those given; raises `ValueError` for unknown ones."
     typed = (read_params(params)["config"] if params else {}) | {name: value for name, value in given.items() if value is not None}
-    assign(wanted := {}, [text for text in assignments if text.startswith("preset=")])
+    wanted: dict = {}
+    assign(wanted, [text for text in assignments if text.startswith("preset=")])
     settings = defaults_of(dataset, str((typed | wanted).get("preset", "default"))) | typed | {"dataset": dataset}
     assign(settings, assignments)
     refuse(set(settings), [each.name for each in fields(Config)], "settings")

@@ -22,6 +22,16 @@ import pandas as pd
 from tqdm import tqdm
 
 import qcfer
+from qcfer.run.train import (
+    all_predictions,
+    find_ladders,
+    ladder_record,
+    train_conditions,
+    train_ladders,
+    train_with_duplicates,
+    whole_method,
+)
+
 from ..core.files import cache_dir, code_hash, sha256
 from ..core.labels import CLASSES
 from ..data.cartoons import draw_faces
@@ -35,15 +45,6 @@ from .config import PLACES, Config
 from .measure import condition_records, gate_on, gate_records, measure_posebench, versus
 from .record import Run, find_runs
 from .study import Part, Study
-from qcfer.run.train import (
-    all_predictions,
-    find_ladders,
-    ladder_record,
-    train_conditions,
-    train_ladders,
-    train_with_duplicates,
-    whole_method,
-)
 
 # %% ../../nbs/86_pipeline.ipynb #afa97b14
 _ROOMS = ("core", "data", "posebench", "face", "embed", "frontalize", "classify", "evaluate", "run")

@@ -161,7 +161,8 @@ class Study:
         thresholds: dict | None = None,
     ):
         self.config, self.out, self.meter = config, None if out is None else Path(out).absolute(), Meter()
-        self._how, self._made, self._set = {"strict": strict, "deep": deep}, {}, thresholds or {}
+        self._how, self._set = {"strict": strict, "deep": deep}, thresholds or {}
+        self._made: dict = {}
 
     def _once(self, make, *key):
         if (make.__name__, *key) not in self._made:
@@ -327,7 +328,7 @@ class Study:
         "Whether the true frontal views are known, and the poses by which they stand in, and a test face is turned."
         manifest = self.manifest
         known = "frontal" in manifest and "estimated_yaw" in manifest
-        return known and is_profile(manifest.loc[manifest["split"] == "test", "yaw"].to_numpy()).any()
+        return known and bool(is_profile(manifest.loc[manifest["split"] == "test", "yaw"].to_numpy()).any())
 
     @property
     def conditions(self) -> list[str]:

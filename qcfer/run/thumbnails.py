@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from ..core.pictures import Pictures, PictureList
+from ..core.pictures import PictureList, Pictures
 from ..core.yaw import YAW_BINS, yaw_bin
 from ..face.pose import estimate_poses, get_pose_estimator
 from ..frontalize.conditions import RAW, Condition, prompt_conditions, show

@@ -5,7 +5,6 @@ from copy import copy
 
 import numpy as np
 
-
 def embed(paths):
     "EfficientNet-Lite0 in PyTorch, with a DataLoader that decodes in the background."
     import timm

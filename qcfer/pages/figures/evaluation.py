@@ -14,10 +14,10 @@ import pandas as pd
 
 from ...core.yaw import YAW_BINS
 from ...evaluate.curves import best_threshold, never_below, spread
+from ..words import condition_name
 from .classes import label_rows
 from .style import INK, PROFILE_COLOUR, TEST_COLOUR, empty_figure, figure_maker, new_figure
 from .yaw import condition_looks
-from ..words import condition_name
 
 # %% ../../../nbs/91d_figures_evaluation.ipynb #1aae3147
 def _span(axis, row, metric, colour, factor=100, form="{:.1f}", shape="o", filled=True):

@@ -8,8 +8,6 @@ __all__ = ['yaw_histogram', 'yaw_ranges', 'yaw_accuracy', 'condition_looks', 'ya
 # %% ../../../nbs/91b_figures_yaw.ipynb #5be18c38
 import numpy as np
 
-from ...core.yaw import YAW_BINS, yaw_bin
-from .classes import interval_rows, label_rows
 from qcfer.pages.figures.style import (
     INK,
     PROFILE_COLOUR,
@@ -20,7 +18,10 @@ from qcfer.pages.figures.style import (
     new_figure,
     percent,
 )
+
+from ...core.yaw import YAW_BINS, yaw_bin
 from ..words import condition_name
+from .classes import interval_rows, label_rows
 
 # %% ../../../nbs/91b_figures_yaw.ipynb #f7e4c2c2
 @figure_maker
