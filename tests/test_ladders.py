@@ -68,7 +68,7 @@ def test_of_twins_the_reference_stays():
 
 
 def test_the_yardstick_is_the_same_whatever_is_configured():
-    own = {"normalize": False, "scaling": None, "n_components": 7, "whiten": True}
+    own = {"normalize": False, "scaling": None, "n_components": 7, "whiten": True, "unit": True}
     assert set(own) == set(AFP().get_params()) - {"random_state"}  # a new setting of AFP belongs into the yardstick, too
     plain, configured = (LADDERS["reference"].methods(Method(afp=afp))["reference: SVC"] for afp in ({}, own))
     assert configured == plain
