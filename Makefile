@@ -33,7 +33,7 @@ types: $(READY)  ## the public face under a type checker
 	$(BIN)/mypy
 
 coverage: $(READY) .venv/.mesa .venv/.browser  ## pytest, and which lines and branches it reaches: reports/coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
+	$(BIN)/python -m pytest --hypothesis-profile=unhurried --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
 
 bench: $(READY) .venv/.mesa  ## how fast each stage is, beside the plain way, and how it grows: an hour or two
 	$(BIN)/qcfer bench --growth --plain tests/bench/plain.py --to "$(OUT)/bench.json"

@@ -2,7 +2,9 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("unhurried", deadline=None)  # measuring coverage takes time of its own
 NO_CARD = "this machine has no graphics card"
 
 
