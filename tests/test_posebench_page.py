@@ -289,7 +289,7 @@ def test_the_page_keeps_its_pictures_and_numbers_its_figures(site):
     captions = [text.strong.get_text() for text in page.select("p.caption")]
     figures, tables = ([name for name in captions if name.startswith(kind)] for kind in ("Figure", "Table"))
     assert figures == [f"Figure {number}." for number in range(1, 6)]
-    assert tables == [f"Table {number}." for number in range(1, 6)] and len(page.main("table")) == 5
+    assert tables == [f"Table {number}." for number in range(1, 7)] and len(page.main("table")) == 6
     assert "A render is not a photograph" in page.main.get_text()
     assert "None" not in page.main.get_text() and "nan" not in page.main.get_text()
 

@@ -242,7 +242,7 @@ _SETS = {"posebench": "loose", "posebench_tight": "tight"}
 
 def loose_and_tight(
     run: Run,
-    table: int = 6,  # its number on the page
+    table: int = 7,  # its number on the page
 ) -> Section | None:
     "What each condition does beyond 30 degrees on loose and on tight faces; None where only one of the two runs is there."
     if not run.posebench or run.dataset not in _SETS:
@@ -308,7 +308,7 @@ _KINDS = {"tone": "tone of skin (Monk scale)", "sex": "sex", "age": "age"}
 
 def who_is_rendered(
     run: Run,
-    table: int = 7,  # its number on the page
+    table: int = 6,  # its number on the page
 ) -> Section | None:
     "Accuracy by tone of skin, sex and age of the rendered people; None for a run on another set."
     if not run.posebench or not _is_rendered(run):
