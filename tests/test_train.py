@@ -152,7 +152,7 @@ def test_whatever_matters_makes_another_rung(data, tmp_path):
     [
         ("# Directions without variance", "# Directions that hold no variance", False),
         ('"""Row normalisation, robust scaling', '"""Rows of length one, robust scaling', False),
-        ("10 * np.finfo(X.dtype).eps * variance", "20 * np.finfo(X.dtype).eps * pca", True),
+        ("10 * np.finfo(X.dtype).eps * variance", "20 * np.finfo(X.dtype).eps * variance", True),
     ],
     ids=["comment", "docstring", "code"],
 )
