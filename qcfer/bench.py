@@ -97,13 +97,13 @@ def _faces(folder, count):
 _BARE = {"plain_words": "PyTorch eager and its DataLoader", "floor_words": "the bare network on pixels"}
 
 
-@row("embed", words="embed JPEG files, effnet_lite0", unit="pictures", **_BARE)
+@row("embed", words="embed JPEG files, effnet_lite0", unit="pictures", repeats=1, **_BARE)
 def embed_row(folder, size, plain):
     "The default embedder, decoding included."
     from qcfer.core.model_cache import compute
     from qcfer.embed.embedders import get_embedder
 
-    (faces, paths), embedder = _faces(folder, round(320 * size)), get_embedder("effnet_lite0")
+    (faces, paths), embedder = _faces(folder, round(5_000 * size)), get_embedder("effnet_lite0")
     ready = np.stack([embedder.preprocess(face) for face in faces])
 
     def bare():
