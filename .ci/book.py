@@ -3,7 +3,7 @@
 nbdev documents every symbol, smalldocs makes the sidebar and the search. nbdev's own driver, `proc_nbs`, runs every cell that
 holds an import, and so halves of examples; here nothing but `show_doc` runs, with the names of the exported module. And where
 nbdev leaves exported code out, it is shown: in a book about a method the code is the point. It lies folded below its documentation;
-constants and helpers, which have none, stay open.
+constants and helpers, which have none, stay open. The reference, a page a room, is made by `api.py` beside this file.
 """
 import hashlib
 import json
@@ -23,6 +23,9 @@ from bs4 import BeautifulSoup
 from tqdm import tqdm
 
 from qcfer.pages.site import finish
+
+sys.path.insert(0, str(Path(__file__).parent))
+from api import pages as reference
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT / "nbs"
@@ -110,7 +113,7 @@ def symbol_links(pages):
 
 def write_project(nbs, project):
     "Write smalldocs' project: the documented notebooks of `nbs`, what lies beside them, and the index of names for links."
-    from execnb.nbio import read_nb, write_nb
+    from execnb.nbio import mk_cell, new_nb, read_nb, write_nb
 
     shutil.copytree(nbs, project, ignore=shutil.ignore_patterns(*BESIDE))
     pages = {}
@@ -125,7 +128,11 @@ def write_project(nbs, project):
             notebook = read_nb(path)
         svg_as_image(notebook)
         write_nb(notebook, project / path.name)
-    (project / "_symbols.json").write_text(json.dumps(symbol_links(pages)), encoding="utf-8")
+    links = symbol_links(pages)
+    (project / "_symbols.json").write_text(json.dumps(links), encoding="utf-8")
+    if nbs == NBS:
+        for name, cells in reference(links).items():
+            write_nb(new_nb([mk_cell(cell, "markdown") for cell in cells]), project / f"{name}.ipynb")
 
 
 # ---- smalldocs makes pages for a server; four repairs make them pages for a folder
@@ -198,7 +205,7 @@ def write_book(nbs, book):
 
 def fingerprint(nbs):
     "A hash of all that the book is made of."
-    made_of = [*sorted(nbs.glob("*.*")), Path(__file__), nbs.parent / "settings.ini"]
+    made_of = [*sorted(nbs.glob("*.*")), *sorted(Path(__file__).parent.glob("*.py")), nbs.parent / "settings.ini"]
     digest = hashlib.sha256()
     for path in made_of:
         digest.update(f"{path.name} {path.stat().st_size} ".encode() + path.read_bytes())

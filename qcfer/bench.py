@@ -515,12 +515,16 @@ def _grows(name, words, count_of):
 
 
 embed_stage = _grows("embed", "embed JPEG files, effnet_lite0", 320)
+"Growth of the embedder."
 pose_stage = _grows("pose", "head pose, three looks", 320)
+"Growth of the pose estimate."
 frontalize_stage = _grows("frontalize", "a frontal view, 224 pixels", 128)
+"Growth of the frontal views."
 
 # %% ../nbs/bench.ipynb #8f5f2cfd
 @grown("afp", words="AFP, fitted and applied, 768 features", sizes=_WIDE)
 def afp_stage(folder, count):
+    "Growth of AFP, fitted and applied."
     from qcfer.classify.afp import AFP
 
     X = _features(count)[0]
@@ -529,6 +533,7 @@ def afp_stage(folder, count):
 
 @grown("linear", words="the searched ensemble without kernel machines, 768 features", sizes=_WIDE)
 def linear_stage(folder, count):
+    "Growth of the search among logistic regressions."
     return _searched(count, ["LR"])
 
 
@@ -537,6 +542,7 @@ _PAIRS = "a kernel machine compares every face with every other; beyond 60,000 t
 
 @grown("search", words="the searched ensemble, 768 features", sizes=_WIDE[:3], why=_PAIRS)
 def search_stage(folder, count):
+    "Growth of the search among logistic regressions and kernel machines."
     return _searched(count, ["LR", "SVM"])
 
 
@@ -550,6 +556,7 @@ def _searched(count, kinds):
 
 @grown("evaluate", words="all metrics of the test faces, each with its interval", sizes=_WIDE)
 def evaluate_stage(folder, count):
+    "Growth of the scores and their intervals."
     import pandas as pd
 
     from qcfer.evaluate.scores import evaluate

@@ -25,6 +25,7 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,  # `main` says what is kept
 )
+"The command line."
 
 _TYPED = [each for each in fields(Config) if each.name != "dataset" and each.type is not dict]
 _BESIDE = """    params:
@@ -48,8 +49,11 @@ Settings = make_dataclass(
 "What can be typed of a run's settings: the fields of `Config` that are words, numbers and lists of words, each unset."
 
 Options = Annotated[Settings | None, Parameter(name="*")]
+"Every setting of a run as an option."
 Dataset = Annotated[str, Parameter(help="A set, such as posebench, rafdb or folder; a wrong name is answered with all there are.")]
+"The set that a command is about."
 Strict = Annotated[bool, Parameter(help="Stop at the first picture that cannot be read.")]
+"Whether one unreadable picture stops a command."
 
 # %% ../nbs/cli.ipynb #fcef7ff9
 def config_of(
@@ -146,6 +150,7 @@ def embed(dataset: Dataset, /, *, options: Options = None):
 
 # %% ../nbs/cli.ipynb #5b27d228
 With = Annotated[str, Parameter(name="--with")]
+"What is compared."
 
 
 @app.command
@@ -334,6 +339,7 @@ def _told_growth(stage):
 
 # %% ../nbs/cli.ipynb #846fe74c
 SOME_LEFT_OUT = 3  # the exit code where some pictures could not be read
+"The exit code where some pictures could not be read."
 
 
 @app.command

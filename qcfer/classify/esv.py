@@ -146,7 +146,9 @@ class KernelSVC(SVC):
 
 # %% ../../nbs/61_esv.ipynb #0659f5fb
 LR_C = (0.1, 1, 10, 50, 100)
+"The inverse penalties of the paper's logistic regressions (section 3.4)."
 SVM_C = (1, 5, 10)
+"The inverse penalties of the paper's kernel machines (section 3.4)."
 NAMES = (*(f"LR C={C}" for C in LR_C), "RF", "RF 2", *(f"SVM C={C}" for C in SVM_C), "MLP")
 "Every candidate, in the order that breaks ties."
 

@@ -14,12 +14,19 @@ from .train import AS_SELECTED, Method
 
 # %% ../../nbs/63_ladders.ipynb #03ef0ce5
 ONE_LR = {"candidates": ["LR C=0.1", "LR C=1", "LR C=10"], "top_m": 1}
+"One logistic regression, the best of three penalties on the validation faces."
 UNWEIGHTED = ONE_LR | {"class_weight": None}
+"The same without class weights."
 BARE = {"afp": None, "esv": UNWEIGHTED}
+"No preprocessing and no vote: what the embedding alone is worth."
 WITHOUT_3DMM = {"condition": "-3dmm"}
+"The method without the features of the morphable model."
 NO_PCA = {"n_components": None, "whiten": False}
+"Robust scaling alone."
 SEARCHED_LR = {"kinds": ["LR"], "vote": False}
+"The search's best logistic regression, which votes alone."
 SEARCHED_BARE = SEARCHED_LR | {"scalings": [None], "sizes": [None], "class_weights": [None]}
+"The same on the embedding as it is: unscaled, whole, unweighted."
 YARDSTICK_AFP = {"normalize": False, "scaling": "standard", "n_components": "adaptive", "whiten": False, "unit": False}
 "Every setting, so that whatever is configured, the yardstick is the same."
 

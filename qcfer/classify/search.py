@@ -139,6 +139,7 @@ def best_temperature(
 
 # %% ../../nbs/61a_search.ipynb #3bf9a895
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1")
+"What the search may maximise."
 
 
 def metric_value(

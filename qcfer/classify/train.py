@@ -306,14 +306,17 @@ class Rung:
 
     @property
     def predictions(self) -> pd.DataFrame:
+        "What it said of each face."
         return pd.read_parquet(self.folder / "predictions.parquet")
 
     @property
     def facts(self) -> dict:
+        "What was chosen on the way, and how long it took."
         return json.loads((self.folder / "facts.json").read_text(encoding="utf-8"))
 
     @property
     def model(self) -> Path:
+        "The file of its classifiers, where they were kept."
         return self.folder / "model.skops"
 
 

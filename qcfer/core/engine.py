@@ -55,6 +55,7 @@ class _Recipe(NamedTuple):
 
 
 def unpacked(part):
+    "The thing that a recipe makes, or what came as it is."
     return part() if isinstance(part, _Recipe) else part
 
 
@@ -354,7 +355,9 @@ def _sent(ray, *parts):
 
 # %% ../../nbs/09_engine.ipynb #25dd4c5c
 ENGINES = ("local", "ray")
+"Where the work is done."
 RAY_SETTINGS = {"actors": (int,), "gpus": (int, float)}
+"What may be said of the cluster, and the types of it."
 
 
 def get_engine(

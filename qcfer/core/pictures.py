@@ -24,9 +24,13 @@ class ImageError(ValueError):
 
 
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"Pillow's names of the formats that are read."
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+"How the names of pictures end."
 MAX_PIXELS = 64_000_000  # a decoded RGB picture of 192 MB; a header alone can claim far more
+"The largest picture that is decoded."
 MAX_BYTES = 4 * MAX_PIXELS  # as many pixels with nothing compressed
+"The largest file that is read as a picture."
 
 _DECODER_ERRORS = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
 

@@ -18,6 +18,7 @@ from .manifest import FaceImages
 
 # %% ../../nbs/14_duplicates.ipynb #81583b5c
 SPLIT_PAIRS = (("train", "test"), ("val", "test"), ("train", "val"))
+"Which splits must not share a picture, the worst pair first."
 
 
 def content_keys(
@@ -41,6 +42,7 @@ def count_copies(
 
 # %% ../../nbs/14_duplicates.ipynb #b3d0e752
 NEAR_BITS = 4
+"In how many of its 64 bits the perceptual hash of a near copy differs at most."
 
 
 def perceptual_hashes(

@@ -111,6 +111,7 @@ FER2013 = dataset(
     "fer2013",
     licence="photographs from the web, gathered for a challenge of ICML 2013; for research, the rights are their owners'",
     help="fer2013 (35,887 grey faces of 48 x 48 pixels, as a CSV or in folders)",
+    gathered="photographs found on the web; the words searched for are the labels, looked over by people (Goodfellow et al. 2013)",
     params=STUDY | {"ladders": [ladder for ladder in LADDERS if ladder not in ("folds", "seeds")]},
 )(
     Dataset(
@@ -127,6 +128,7 @@ FER2013 = dataset(
         },
     )
 )
+"FER2013 with its own labels."
 
 # %% ../../nbs/10c_fer2013.ipynb #4976a79a
 _VOTES = tuple("neutral happiness surprise sadness anger disgust fear contempt unknown NF".split())
@@ -184,6 +186,7 @@ def unpack_ferplus(
 FERPLUS = dataset(
     "ferplus",
     help="ferplus (FER2013's faces, with the votes of ten people on each)",
+    gathered="the photographs of FER2013; each labelled anew by ten people (Barsoum et al. 2016)",
     licence="photographs from the web, gathered for a challenge of ICML 2013; for research; the votes under the MIT licence",
     params=STUDY,
 )(
@@ -196,3 +199,4 @@ FERPLUS = dataset(
         official={"Training": 28_709, "PublicTest": 3_589, "PrivateTest": 3_589},
     )
 )
+"FER2013 with the votes of ten people."

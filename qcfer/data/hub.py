@@ -20,6 +20,7 @@ from .unpacked import not_unpacked, unpack_once, write_pictures
 
 # %% ../../nbs/12_hub.ipynb #c3d7d7fc
 HUB_PREFIX = "hf:"
+"How a root begins that names a set on the Hugging Face hub."
 _SAVED = ("dataset_dict.json", "dataset_info.json")
 
 
@@ -166,3 +167,4 @@ HUB = dataset(
         prefix=HUB_PREFIX,
     )
 )
+"Sets in the Hugging Face format."

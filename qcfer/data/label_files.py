@@ -27,6 +27,7 @@ LINK = "the link leaves the root"
 
 # %% ../../nbs/10_label_files.ipynb #fd44ff44
 MAX_LINE = 4_000_000  # characters or bytes; FER2013's longest line has 9,400
+"The longest line that is read."
 
 
 def text_lines(

@@ -23,6 +23,7 @@ from .rows import count_unlisted, with_twins
 _KDEF = re.compile(r"([AB])([FM][0-9]{2})(AF|AN|DI|HA|NE|SA|SU)(FL|HL|S|HR|FR)", re.IGNORECASE)
 _KDEF_WORDS = {"AF": "afraid", "AN": "angry", "DI": "disgusted", "HA": "happy", "NE": "neutral", "SA": "sad", "SU": "surprised"}
 KDEF_FOLDER = "[AB][FM][0-9]{2}"
+"A person's folder in KDEF, as a regular expression."
 _KDEF_YAW = {"FL": -90.0, "HL": -45.0, "S": 0.0, "HR": 45.0, "FR": 90.0}
 
 _RAFD = re.compile(
@@ -98,6 +99,7 @@ _CONDITIONS = {"conditions": [*DEFAULTS["conditions"], "normalized", "geometric@
 KDEF = dataset(
     "kdef",
     help="kdef (KDEF, 4,900 photographs of 70 people from five sides)",
+    gathered="amateur actors of 20 to 30 years, asked to show each expression, in a laboratory (Lundqvist, Flykt and Öhman 1998)",
     licence="photographs of consenting people; for research, by agreement with Karolinska Institutet",
     params=STUDY | _CONDITIONS,
 )(
@@ -109,10 +111,12 @@ KDEF = dataset(
         official={"": 4900},
     )
 )
+"The Karolinska Directed Emotional Faces."
 
 RAFD = dataset(
     "rafd",
     help="rafd (RaFD, 7,035 photographs of 67 people from five sides, without contempt)",
+    gathered="grown-ups and children, trained to move the muscles of each expression, in a laboratory (Langner et al. 2010)",
     licence="photographs of consenting people; for research, by agreement with Radboud University",
     params=STUDY | _CONDITIONS,
 )(
@@ -124,3 +128,4 @@ RAFD = dataset(
         official={"": 8040},
     )
 )
+"The Radboud Faces Database."

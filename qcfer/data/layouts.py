@@ -64,9 +64,14 @@ TOLD = ("classes", "ignore", "names", "follow_links")
 
 # %% ../../nbs/10a_layouts.ipynb #804a33a7
 dataset = Registry("dataset", "qcfer.data")
-"Every set that qcfer knows, by the name that commands use; facts: `params`, the settings of a run on it."
+"""Every set that qcfer knows, by the name that commands use.
+
+Facts: `params`, the settings of a run on it; `licence`; `gathered`, where its pictures come from; `card`, the end of its data card, a
+template in `nbs/static`.
+"""
 
 LADDERS = "modules components pca ensembling margins choices folds seeds reference".split()
+"The ladders of ablations that a run climbs, in their order."
 DEFAULTS = {"conditions": ["normalized@auto+raw+3dmm", "raw+3dmm", "mirrored+raw+3dmm", "normalized@auto+raw"]}
 "How a set is seen when nobody says otherwise: from the front, as it is and in three dimensions; and what the first and the last are worth."
 

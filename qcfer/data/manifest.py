@@ -61,6 +61,7 @@ def locate(
 
 # %% ../../nbs/13_manifest.ipynb #22b54fcb
 BLANK = "the picture is of one colour"
+"Why an empty picture is left out."
 
 
 def _inspect(path, decode, posed=False):
@@ -149,6 +150,7 @@ def grouped(
 
 # %% ../../nbs/13_manifest.ipynb #21775a27
 COLUMNS = ("image", "label", "split", "group", "duplicate", "usage", "sha256", "width", "height")
+"The columns of every manifest."
 
 
 class Survey(NamedTuple):
@@ -160,9 +162,11 @@ class Survey(NamedTuple):
 
 
 COUNTED = ("expected", "found", "usable")
+"What is counted of each class."
 
 
 UNLISTED = "not in the list"
+"What is said of a picture that no list names."
 
 
 def count_rows(

@@ -152,6 +152,7 @@ def read_rafdb(
 RAFDB = dataset(
     "rafdb",
     help="rafdb (RAF-DB's basic part, 15,339 faces)",
+    gathered="photographs from Flickr; each labelled by about forty people (Li, Deng and Du 2017)",
     licence="photographs from the web; for research that is not commercial, by agreement with its authors",
     params=with_ensemble("rafdb"),
 )(
@@ -163,6 +164,7 @@ RAFDB = dataset(
         official={"train": (705, 717, 281, 4772, 2524, 1982, 1290), "test": (162, 160, 74, 1185, 680, 478, 329)},
     )
 )
+"RAF-DB, its basic part."
 
 # %% ../../nbs/11_official_sets.ipynb #e34ae8f1
 _AFFECTNET_COLUMNS = tuple(
@@ -325,6 +327,7 @@ def read_affectnet(
 AFFECTNET = dataset(
     "affectnet7",
     help="affectnet7 (AffectNet's seven classes, as CSV, as npy files or in folders)",
+    gathered="photographs found on the web with words for emotions in six languages; labelled by twelve people (Mollahosseini et al. 2019)",
     licence="photographs from the web; for research that is not commercial, by agreement with its authors",
     params=with_ensemble("affectnet7"),
 )(
@@ -337,6 +340,7 @@ AFFECTNET = dataset(
         official={"training": (24882, 3803, 6378, 134415, 74874, 25459, 14090), "validation": (500,) * 7},
     )
 )
+"AffectNet, its seven classes."
 
 # %% ../../nbs/11_official_sets.ipynb #d791cdf7
 _EXPW_LISTS = ("label/label.lst", "label.lst")
@@ -369,6 +373,7 @@ def read_expw(
 EXPW = dataset(
     "expw",
     help="expw (ExpW, 91,793 faces with their boxes)",
+    gathered="photographs found on the web with words for emotions; labelled by hand (Zhang et al. 2018)",
     licence="photographs from the web; for research that is not commercial",
     params=with_ensemble("expw"),
 )(
@@ -380,3 +385,4 @@ EXPW = dataset(
         official={"": (3671, 3995, 1088, 30537, 34883, 10559, 7060)},
     )
 )
+"Expression in the Wild."

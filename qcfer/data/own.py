@@ -222,3 +222,4 @@ FOLDER = dataset(
         takes=TOLD,
     )
 )
+"Anybody's own pictures."

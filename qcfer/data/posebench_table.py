@@ -18,6 +18,7 @@ from .layouts import DEFAULTS, LADDERS, Dataset, dataset
 
 # %% ../../nbs/10d_posebench_table.ipynb #b126e911
 POSEBENCH_FILE = "posebench.parquet"
+"The table that makes a folder PoseBench."
 _WORDS = ("image", "split", "group", "frontal", "frontal_sha256", "variant")
 _MORE = ("occluder",)  # of the tight set
 _NUMBERS = ("yaw", "pitch", "roll", "intensity")
@@ -118,6 +119,8 @@ POSEBENCH = dataset(
     "posebench",
     help="posebench (rendered faces of known pose; qcfer makes them itself)",
     licence="rendered people, none of whom exists; made by this package and free with it",
+    card="card_posebench.html",
+    gathered="drawn by qcfer from a seed",
     params=_PARAMS,
 )(
     Dataset(
@@ -127,11 +130,15 @@ POSEBENCH = dataset(
         group="given",
     )
 )
+"PoseBench, loosely cropped."
 TIGHT = dataset(
     "posebench_tight",
     help="posebench_tight (the same, cropped, aligned and occluded as in the wild)",
     licence="rendered people, none of whom exists; made by this package and free with it",
+    card="card_posebench.html",
+    gathered="drawn by qcfer from a seed",
     params=_PARAMS,
 )(
     replace(POSEBENCH, read=partial(read_posebench, more=_MORE))
 )
+"PoseBench as photographs come: aligned, cropped and occluded."

@@ -19,6 +19,7 @@ from .layouts import BOX, is_clutter
 
 # %% ../../nbs/10a_rows.ipynb #7e0c3e12
 AGAIN = "the same face stands in the list twice"
+"Why a second row of the same face is left out."
 
 
 def listed_once(
@@ -62,6 +63,7 @@ def count_unlisted(
 
 # %% ../../nbs/10a_rows.ipynb #d1ec9dd1
 NO_TWIN = "its frontal view: missing"
+"Why a face without its frontal view is left out."
 
 
 def is_own_twin(

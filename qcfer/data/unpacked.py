@@ -37,6 +37,7 @@ def unpack_once(
 
 # %% ../../nbs/10b_unpacked_pictures.ipynb #6e05d65b
 NOT_UNPACKED = ".not-unpacked.csv"
+"Where it stands which pictures could not be unpacked, and why."
 
 
 def write_pictures(

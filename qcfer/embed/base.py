@@ -67,3 +67,4 @@ class Embedder:
 
 # %% ../../nbs/40_embedder.ipynb #1214a1e2
 embedder = Registry("embedder", "qcfer.embed")  # makers by name, each called as maker(spec, device)
+"Makers of embedders by name, each called as maker(spec, device)."

@@ -121,6 +121,7 @@ class FineTuned:
         return self._training.probabilities(images)
 
     def predict(self, images: Sequence[Image.Image]) -> np.ndarray:  # (N,) 0..6
+        "The likeliest class of each picture."
         return self.predict_proba(images).argmax(axis=1)
 
     def save(self, path: str | os.PathLike):

@@ -39,6 +39,7 @@ class Prompts:
 
     @property
     def sentences(self) -> list[list[str]]:  # 7 lists, a sentence a template
+        "What is said of a face of each class, a sentence a template."
         return [[template.replace("{}", name) for template in self.templates] for name in self.names]
 
 # %% ../../nbs/44_zero_shot.ipynb #b2f4b2cc

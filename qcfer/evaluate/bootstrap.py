@@ -18,6 +18,7 @@ from ..core.labels import CLASSES
 
 # %% ../../nbs/70_bootstrap.ipynb #62a04305
 def class_indices(labels, name):
+    "Labels (N,) as integers 0..6; raises `ValueError`, which names the column, for anything else."
     labels = np.asarray(labels)
     if labels.ndim != 1 or not len(labels):
         raise ValueError(f"expected {name} to be one class index a face, and one face at least; found shape {labels.shape}")
@@ -28,6 +29,7 @@ def class_indices(labels, name):
 
 
 def check_same_length(**columns):
+    "Raise `ValueError` unless all columns are as long as one another; None counts as none."
     lengths = {name: len(column) for name, column in columns.items() if column is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError(f"expected as many values in each column; found {lengths}")
@@ -44,10 +46,12 @@ def confusion(
 
 # %% ../../nbs/70_bootstrap.ipynb #0bc2230c
 def share_of(part, whole):  # NaN where the whole is nothing
+    "A part in its whole."
     return np.divide(part, whole, out=np.full(np.shape(part), np.nan), where=whole > 0)
 
 
 def rates_of_counts(matrices):  # (B, 7, 7) counts -> {name: (B,) or (B, 7)}
+    "Accuracy, balanced accuracy, macro F1, and the rates of each class, of many confusion matrices at once."
     hits = np.diagonal(matrices, axis1=1, axis2=2)
     truths, guesses = matrices.sum(2), matrices.sum(1)
     recall, f1 = share_of(hits, truths), share_of(2 * hits, truths + guesses)
@@ -62,6 +66,7 @@ def rates_of_counts(matrices):  # (B, 7, 7) counts -> {name: (B,) or (B, 7)}
 
 # %% ../../nbs/70_bootstrap.ipynb #31f6fefc
 def group_codes(groups, n):  # -> (N,) 0.. for each group as it comes; without groups each face is one
+    "Groups as whole numbers; raises `ValueError` for a face without one."
     if groups is None:
         return np.arange(n)
     codes, _ = pd.factorize(np.asarray(groups))
@@ -71,17 +76,20 @@ def group_codes(groups, n):  # -> (N,) 0.. for each group as it comes; without g
 
 
 def group_counts(cells, n_cells, groups):  # (N,) cell of each row -> (groups, n_cells) int64
+    "How many rows of each group fall into each cell."
     codes = group_codes(groups, len(cells))
     return np.bincount(codes * n_cells + cells, minlength=(codes.max() + 1) * n_cells).reshape(-1, n_cells)
 
 # %% ../../nbs/70_bootstrap.ipynb #a36fce5c
 def resample_groups(counts, n_boot, seed):  # (groups, cells) -> (n_boot, cells): the sums of as many groups, drawn with replacement
+    "The bootstrap over groups (Efron and Tibshirani 1993, chapter 8), quick because equal groups are drawn together."
     as_bytes = counts.view(f"V{counts.shape[1] * counts.itemsize}").ravel()  # fifty times faster to sort than rows of numbers
     _, first, copies = np.unique(as_bytes, return_index=True, return_counts=True)
     return _drawn_sums(counts[first].astype(float), copies, n_boot, seed)
 
 
 def drawn_shares(hits, groups, n_boot, seed):  # (N, T) bool -> (n_boot, T): of T ways to answer, the share of hits in each draw
+    "How often each of several ways to answer is right in each draw of the bootstrap."
     codes = group_codes(groups, len(hits))
     sums = np.zeros((codes.max() + 1, hits.shape[1] + 1))
     np.add.at(sums, codes, np.column_stack([hits, np.ones(len(hits))]))
@@ -97,6 +105,7 @@ def _drawn_sums(kinds, copies, n_boot, seed):  # (K, cells) kinds of groups, (K,
 
 
 def percentile_metric(value, draws, n):
+    "A value with the 95 % interval of its bootstrap draws (B,), as records hold it: value, low, high, n."
     low, high = np.percentile(draws, [2.5, 97.5])
     return {"value": float(value), "low": float(low), "high": float(high), "n": int(n)}
 

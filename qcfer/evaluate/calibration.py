@@ -23,6 +23,7 @@ from ..core.labels import CLASSES, PROBABILITIES
 
 # %% ../../nbs/72_calibration.ipynb #302b8abc
 def probability_array(rows):  # -> (N, 7) float64; None without rows, columns or known values
+    "The seven probabilities of each row; raises `ValueError` where they are none."
     if rows is None or not len(rows) or not set(PROBABILITIES) <= set(rows.columns):
         return None
     p = rows[PROBABILITIES].to_numpy(float)

@@ -13,6 +13,7 @@ from .bootstrap import group_codes, percentile_metric, resample_groups
 
 # %% ../../nbs/73_fidelity.ipynb #dea58c8d
 def mean_metric(values, groups, n_boot, seed):  # (N,) numbers -> metric
+    "A mean with its 95 % interval over groups."
     values = np.asarray(values, float)
     order = np.argsort(values, kind="stable")
     values, codes = values[order], group_codes(groups, len(values))[order]
@@ -78,6 +79,7 @@ def pose_error(
 
 # %% ../../nbs/73_fidelity.ipynb #2bf16695
 OUTER_EYE_CORNERS = [36, 45]
+"Their places among the 68 landmarks of iBUG."
 
 
 def landmark_error(

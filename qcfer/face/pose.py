@@ -59,6 +59,7 @@ def _has_pose(manifest):
 
 # %% ../../nbs/31_pose.ipynb #a1f1bfae
 POSE_SPECS = ("auto", "3ddfa_v2", "annotation", "none")  # the names that `get_pose_estimator` knows
+"The names that `get_pose_estimator` knows."
 
 
 def get_pose_estimator(

@@ -32,6 +32,7 @@ Facts: `yardstick`, it is there to be compared with; `learned`, it moves embeddi
 """
 
 KNOWN = ("estimator", "embedder", "device", "directory", "teachers")
+"What the maker of a frontalizer may ask for."
 
 # %% ../../nbs/52_conditions.ipynb #9e1047f0
 @frontalizer("mirrored", help="mirrored", yardstick=True)
@@ -41,6 +42,7 @@ class Mirror:
     id, batch_size, beyond = "mirrored", 64, -1.0
 
     def frontalize(self, images, keys, poses, landmarks) -> list[Image.Image]:
+        "Each picture, mirrored."
         return [ImageOps.mirror(image) for image in images]
 
 # %% ../../nbs/52_conditions.ipynb #6309c9f0
@@ -211,6 +213,7 @@ def get_frontalizer(
 
 # %% ../../nbs/52_conditions.ipynb #1f7b74e6
 STORE = "cache/frontalized"  # below `out`
+"Where frontal views are kept below the folder of the runs."
 
 
 class View(NamedTuple):

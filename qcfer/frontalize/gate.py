@@ -131,6 +131,7 @@ AT_MOST = ("residual_yaw", "misfit", "asymmetry")
 "Those of which less is better."
 
 VERDICTS = ("accept", "review", "revert")
+"What the gate or a reviewer may say of a frontal view."
 
 
 def passes(name, values, threshold):

@@ -225,6 +225,7 @@ def fate_table(
     fates: list,  # N: status, file, sha256, error
     quality: list | None = None,  # N of `quality_of`; None where nothing is known
 ) -> pd.DataFrame:  # N rows
+    "What became of each face, as a table."
     table = pd.DataFrame(fates, columns=["status", "file", "sha256", "error"], dtype=str)
     table.insert(0, "turned", turned)
     table[list(QUALITY)] = np.array(quality or [_UNKNOWN] * len(fates), float).reshape(-1, len(QUALITY))
@@ -242,6 +243,7 @@ def _checked_faces(images, poses, landmarks):
 
 
 def is_turned(yaw, beyond=BEYOND):
+    "Which faces are turned further than some degrees; an unknown yaw is not."
     return np.abs(np.asarray(yaw, np.float32)) > beyond  # False where NaN
 
 

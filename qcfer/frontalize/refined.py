@@ -116,6 +116,7 @@ def _unit(rows):
 
 # %% ../../nbs/55_refined.ipynb #1bd94267
 RIDGES = (0.1, 1.0, 10.0)
+"The penalties among which cross-validation chooses."
 _FOLDS = 3
 
 

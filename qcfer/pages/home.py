@@ -27,6 +27,7 @@ _HEADROOM = "of what turning the head costs is won back"
 def newest(
     runs: list[dict],  # of `qcfer.pages.comparison.read_runs`
 ) -> list[dict]:  # the newest of each set; PoseBench and FER2013 first
+    "The last run on each set."
     order = {"posebench": 0, "fer2013": 1}
     last = {run["dataset"]: run for run in sorted(runs, key=lambda run: run["created"])}
     return sorted(last.values(), key=lambda run: (order.get(run["dataset"], 2), run["dataset"]))
@@ -99,4 +100,4 @@ def home(
     book = method and method.rpartition("/")[0]
     doors = {name: [f"{book}/{page}" for page in pages] if book else [] for name, pages in _DOORS.items()}
     faces = strip(rendered) if rendered else []
-    return render("home.html", runs=runs, numbers=numbers(last), strip=faces, doors=doors, method=method)
+    return render("home.html", root="", runs=runs, numbers=numbers(last), strip=faces, doors=doors, method=method)

@@ -29,6 +29,7 @@ import qcfer
 from ..core.files import atomic_path, code_hash, sha256
 from ..run.record import Run
 from .comparison import as_they_are, comparison, models, read_runs, script
+from .data_card import dataset_page
 from .home import home
 from .publish import pages_folder
 from .side_by_side import side_by_side
@@ -65,6 +66,7 @@ def _sanitise(soup):
 
 # %% ../../nbs/99_site.ipynb #842a1c06
 HEADINGS = ["h1", "h2", "h3", "h4", "h5", "h6"]
+"The tags of headings."
 
 
 def _description(image):
@@ -191,6 +193,7 @@ def _shown(run, cache):
     about = {"anchor": dataset, "href": href, "pages": pages, "page": f"{href}/{pages[0]['file']}" if pages else ""}
     about["method"] = {part: condition["metrics"].get(f"{part} accuracy") for part in ("test", "profile")}
     about["as_they_are"] = as_they_are(run, run["main"])
+    about["card"] = "" if "cross" in Run(run["folder"]).record else f"datasets/{dataset}.html"
     return run | about | models(condition) | {"provenance": _provenance(run)}
 
 # %% ../../nbs/99_site.ipynb #40a6e187
@@ -279,11 +282,21 @@ def _write_reports(site, runs, method):
             _write(folder / f"{page['stem']}.html", root="../../../", method=method, footer=run["provenance"], **shown)
 
 
+def _write_sets(site, runs, method):
+    "Write a page a set: its newest result, its runs, its data card."
+    (site / "datasets").mkdir()
+    for name in dict.fromkeys(run["dataset"] for run in runs if run["card"]):
+        own = [run for run in runs if run["dataset"] == name]
+        title, shown = f"{name} \N{MIDDLE DOT} QC-FER", {"method": method, "footer": own[0]["provenance"]}
+        _write(site / "datasets" / f"{name}.html", title=title, body=dataset_page(own), root="../", **shown)
+
+
 def _write_pages(site, runs, method):
     "Write the index, the comparison and the report pages of the runs into the folder `site`; `method` is the method's first page, or None."
     _write_reports(site, runs, method)
     shared = {"method": method, "footer": [f"Written by qcfer {qcfer.__version__}; every page works without a network."]}
     _write(site / "index.html", title="QC-FER", body=home(runs, method), place="index", **shared)
+    _write_sets(site, runs, method)
     title = "Side by side \N{MIDDLE DOT} QC-FER"
     _write(site / "side_by_side.html", title=title, body=side_by_side(runs), place="side", broad=True, **shared)
     title = "Before you use it on people \N{MIDDLE DOT} QC-FER"

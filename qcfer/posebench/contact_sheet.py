@@ -72,6 +72,7 @@ def strip_pictures(
 
 # %% ../../nbs/25_contact_sheet.ipynb #0bbf1efb
 TURNS = (45, 60, 75, 90)  # degrees
+"The turns that the contact sheet shows."
 _WITHIN = 4  # degrees
 
 

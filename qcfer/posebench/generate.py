@@ -32,6 +32,7 @@ from .renderer import SIZE, Renderer, Scene, View, draw_scene, draw_view, encode
 
 # %% ../../nbs/24_generate.ipynb #634ad3b0
 FACES = 4  # of each subject and expression
+"How many faces a subject shows of each expression."
 _WILD = {"frontal": 0.58, "moderate": 0.24, "large": 0.10, "extreme": 0.08}
 _FURTHEST = 90.0
 
@@ -109,6 +110,7 @@ def render_expression(
 
 # %% ../../nbs/24_generate.ipynb #56e6f97c
 STRIP_YAWS = tuple(range(-90, 91, 15))  # degrees of the pictures of one face that turns from one profile to the other
+"The turns of the one face that goes from profile to profile."
 
 _STUDIO = Scene(1.0, (20.0, 25.0), 0.75, 0.6, (1.0, 1.0, 1.0), np.full((1, 1, 3), 205.0), 0.0, 95)
 
@@ -123,6 +125,7 @@ def _render_strip(renderer, folder, seed, number):
 
 # %% ../../nbs/24_generate.ipynb #70de59e6
 MANIFEST = "posebench.parquet"
+"The file of the set's table."
 _HEADS = "heads.npz"
 _SETTINGS = "posebench.json"
 
@@ -147,6 +150,7 @@ def settings(
 
 # %% ../../nbs/24_generate.ipynb #7ba10cf1
 worker_state = {}
+"What a rendering process keeps from one face to the next."
 
 
 def _end_with_parent():
@@ -178,6 +182,7 @@ def _render_subject(folder, seed, number, subjects):
 
 # %% ../../nbs/24_generate.ipynb #9320c3c4
 MESA = "install Mesa's libEGL and libGL (Debian: apt-get install libegl1 libgl1 libgl1-mesa-dri)"
+"What to do where nothing can be rendered."
 _BALL = """
 import pyvista
 from qcfer.posebench.renderer import draw_without_a_screen

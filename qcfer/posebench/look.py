@@ -28,6 +28,7 @@ def _rgb(colour):
 
 
 def colours_as_bytes(colours):
+    "RGB in 0..1 as 0..255."
     return (np.clip(colours, 0, 1) * 255).astype(np.uint8)
 
 # %% ../../nbs/22_appearance.ipynb #1693dafe

@@ -24,6 +24,7 @@ LANDMARKS = (
 "Vertices of MakeHuman's base mesh (hm08) at the 68 points of iBUG's annotation."
 
 PARTS = ("skin", "mouth", "eyes", "teeth", "tongue")
+"The parts of the head that are coloured apart."
 
 # %% ../../nbs/21_mesh.ipynb #bfb02e37
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def _axes(vertices):
 
 
 def quads_to_triangles(quads):
+    "Quads (Q, 4) as triangles (2 Q, 3)."
     return np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
 
 

@@ -126,6 +126,7 @@ def _scarf(pen, face, picture, rng):
 
 # %% ../../nbs/26_occluders.ipynb #fc5cad6d
 OCCLUDERS: dict[str, Callable] = {"glasses": _glasses, "hand": _hand, "hair": _hair, "scarf": _scarf}
+"What may lie before a face, by name."
 
 
 def occlude(

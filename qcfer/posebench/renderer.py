@@ -23,6 +23,7 @@ from .mesh import PARTS, Head
 
 # %% ../../nbs/23_renderer.ipynb #408e1a07
 SIZE = 224  # pixels a side of each picture
+"The side of each picture in pixels."
 _DRAWN = 336  # pixels a side of what is drawn and then made smaller, which smooths edges
 
 
@@ -86,6 +87,7 @@ def draw_view(yaw: float, rng: np.random.Generator) -> View:
 
 # %% ../../nbs/23_renderer.ipynb #ae6b40ba
 def encode_jpeg(picture, quality):
+    "A picture as the bytes of a JPEG."
     stream = BytesIO()
     picture.save(stream, format="JPEG", quality=quality)
     return stream.getvalue()

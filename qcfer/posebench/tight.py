@@ -25,6 +25,7 @@ from .renderer import encode_jpeg
 
 # %% ../../nbs/27_tight.ipynb #4ebf7b25
 TIGHT_SIDE = 100  # pixels a side of a tight picture
+"The side of a tight picture in pixels."
 _EYES, _MOUTH = 0.36, 0.78  # how far down eyes and mouth are, in sides
 _NOISE = 0.03  # of the points that an aligner finds, in distances from eyes to mouth
 _UPRIGHT = 0.3  # the part of the line from eyes to mouth in what is level

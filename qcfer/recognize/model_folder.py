@@ -32,6 +32,7 @@ from .limits import Limits
 
 # %% ../../nbs/a2_model_folder.ipynb #10cab41b
 SCHEMA = 1
+"The version of the card that is written."
 CARD, ENSEMBLE, README = "model.json", "ensemble.skops", "README.md"
 
 
@@ -186,6 +187,7 @@ def export_model(
 
 # %% ../../nbs/a2_model_folder.ipynb #892612dc
 HUB_PREFIX = "hf:"
+"How the name of a model on the Hugging Face hub begins."
 
 
 def find_model(

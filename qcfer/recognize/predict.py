@@ -66,6 +66,7 @@ class Answer:
 
     @property
     def is_whole(self) -> bool:
+        "Whether every face was answered."
         return len(self.rows) == self._missing
 
 
@@ -165,6 +166,7 @@ class Journal:
         self._file.flush()
 
     def close(self):
+        "Close the file."
         self._file.close()
 
     def entries(self, names: list[str]) -> Iterator[dict]:  # image, error, rows
@@ -203,6 +205,7 @@ def _stat(path):
 
 # %% ../../nbs/a4_predict.ipynb #c58e6d17
 SUFFIXES = (".csv", ".jsonl", ".parquet")
+"How the names of tables may end."
 _TEXT = ("image", "yaw_bin", "seen", "label", "warnings")
 
 

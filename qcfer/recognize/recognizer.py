@@ -72,6 +72,7 @@ class Look:
 
     @cached_property
     def seen(self) -> np.ndarray:  # (N,) out of `SEEN`
+        "What each face was classified from."
         condition = Condition.parse(self.newcomers.condition)
         if condition.entry is None:
             return np.full(len(self.probabilities), "raw", dtype=object)
@@ -141,6 +142,7 @@ def batched(
 
 # %% ../../nbs/a3_recognizer.ipynb #7ff78abe
 TOGETHER = 128  # faces that go through the stages at once
+"How many faces go through the stages at once."
 _CLEAR = 0.01  # of a picture's area may be transparent before it is worth a warning: white stands in for it
 _CROP_SIDE = 512  # pixels; a crop of a large photograph is made no larger
 
@@ -193,12 +195,14 @@ class Recognizer:
 
     @cached_property
     def detector(self):  # a `qcfer.face.detect.FaceDetector`
+        "What finds faces; made when it is first asked for."
         from qcfer.face.detect import FaceDetector
 
         return FaceDetector()
 
     @cached_property
     def framing(self):  # a `qcfer.face.crop.Framing`
+        "How its training set frames faces; raises `ValueError` for a model of aligned crops."
         if self.card["framing"] is None:
             raise ValueError(f"expected a model for whole photographs; found {self.card['name']}, which takes aligned crops only")
         from qcfer.face.crop import Framing

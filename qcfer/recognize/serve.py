@@ -81,6 +81,7 @@ def explain_picture(
 
 # %% ../../nbs/a6_serve.ipynb #1b64f06f
 MAX_UPLOAD = 20_000_000  # bytes of a picture
+"The largest picture that is taken."
 _MAX_WAITING, _MAX_HELD = 256, 500_000_000  # requests in line, and the bytes of their pictures
 _BURST, _PER_SECOND = 400, 40  # requests at once, and in the long run
 _SLOW_S = 20  # a picture must have arrived after this

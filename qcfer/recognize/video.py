@@ -133,6 +133,7 @@ def smooth(
 
 # %% ../../nbs/a5_video.ipynb #c1f72bd5
 SMOOTHED = tuple(f"smoothed_{name}" for name in CLASSES)
+"The columns of the smoothed probabilities."
 
 
 def read_video(

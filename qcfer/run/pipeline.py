@@ -110,6 +110,7 @@ def run_id(
 
 # %% ../../nbs/86_pipeline.ipynb #6c3f402f
 MAP_POINTS = 2_000
+"How many test faces a map shows."
 
 
 def project_features(

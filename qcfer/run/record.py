@@ -71,18 +71,22 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
+        "Whether its record is there, which is written last."
         return (self.path / "run.json").is_file()
 
     @cached_property
     def record(self) -> dict:
+        "All of run.json."
         return read_record(self.path / "run.json")
 
     @property
     def dataset(self) -> str:
+        "The set that it was trained on."
         return self.record["config"].get("dataset", self.path.parent.name)
 
     @cached_property
     def main(self) -> str:
+        "The condition that its headline stands on."
         name = self.record.get("main") or str(main_condition(self._readable_conditions()))
         return name if name in self.record.get("conditions", {}) else RAW
 
@@ -93,6 +97,7 @@ class Run:
 
     @property
     def metrics(self) -> dict:
+        "The scores of the main condition."
         if "conditions" not in self.record:
             return self.record.get("metrics", {})
         top = self.record.get("metrics", {})
@@ -100,10 +105,12 @@ class Run:
 
     @property
     def raw(self) -> dict:
+        "The scores of the pictures as they are."
         return self.record["conditions"][RAW]["metrics"]
 
     @property
     def posebench(self) -> dict | None:
+        "What only PoseBench can tell; None for other sets."
         return self.record.get("posebench")
 
     manifest = cached_property(lambda self: self._table("manifest"))
@@ -143,19 +150,23 @@ class Run:
 
     @property
     def rejected(self) -> pd.DataFrame:
+        "The pictures that were left out, and why."
         return pd.read_csv(self.path / "rejected.csv", keep_default_na=False)
 
     @property
     def test(self) -> pd.DataFrame:
+        "The predictions of the test faces in the main condition."
         rows = self.predictions
         return rows[(rows["condition"] == self.main) & (rows["split"] == "test")]
 
     @property
     def yaw(self):
+        "The yaw of each face in degrees; NaN where it is unknown."
         return self.manifest["yaw"] if "yaw" in self.manifest else np.full(len(self.manifest), np.nan)
 
     @property
     def confusion(self) -> np.ndarray:
+        "Test faces by true and predicted class, (7, 7)."
         return confusion(self.test["label"], self.test["predicted"])
 
     def save_table(self, name: str, table: pd.DataFrame):

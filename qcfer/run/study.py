@@ -72,7 +72,9 @@ class Meter:
 
 # %% ../../nbs/81_study.ipynb #861cc8c3
 ANGLES = ("yaw", "pitch", "roll")
+"The head pose in the order of its columns."
 ESTIMATED = tuple(f"estimated_{angle}" for angle in ANGLES)
+"The columns of an estimate beside an exact pose."
 
 
 def add_pose(
@@ -171,6 +173,7 @@ class Study:
 
     @cached_property
     def prepared(self) -> tuple:  # the manifest without poses, and its root
+        "The set, read."
         root = find_root(self.config, self.out)
         with self.meter.stage("prepare"):
             manifest, root = prepare(self.config.dataset, root, self.out, seed=self.config.seed, told=self.config.told, **self._how)
@@ -178,6 +181,7 @@ class Study:
 
     @property
     def root(self) -> Path:
+        "Where its pictures lie."
         return self.prepared[1]
 
     @cached_property
@@ -187,14 +191,17 @@ class Study:
 
     @property
     def rejected(self) -> pd.DataFrame:  # image, reason
+        "The pictures that were left out, and why."
         return pd.read_csv(self.out / self.config.dataset / "rejected.csv", keep_default_na=False)
 
     @cached_property
     def images(self) -> FaceImages:
+        "Its pictures."
         return FaceImages(*self.prepared)
 
     @cached_property
     def pose_estimator(self) -> tuple:  # its name, and itself
+        "What estimates the pose."
         return get_pose_estimator(self.config.pose, self.prepared[0])
 
     @property
@@ -215,18 +222,22 @@ class Study:
 
     @property
     def poses(self) -> np.ndarray:
+        "Yaw, pitch and roll in degrees, (N, 3); NaN where unknown."
         return self._found.angles
 
     @property
     def landmarks(self) -> np.ndarray:
+        "Landmarks in pixels, (N, 68, 2)."
         return self._found.landmarks
 
     @property
     def morphable(self) -> np.ndarray:
+        "Shape and expression of the morphable model, a row a face."
         return self._found.morphable
 
     @cached_property
     def manifest(self) -> pd.DataFrame:
+        "The set with its poses, a row a face."
         return add_pose(self.prepared[0], self._found.angles, self._found.confidence)
 
     def frontalizer(self, view: str):
@@ -332,6 +343,7 @@ class Study:
 
     @property
     def conditions(self) -> list[str]:
+        "The names of all that is measured."
         return [RAW, *([ORACLE] if self.has_truth else []), *self.config.conditions]
 
     def scores(self, view: str) -> pd.DataFrame:  # of `qcfer.frontalize.gate.gate_scores`
@@ -395,6 +407,7 @@ class Study:
 
     @property
     def ids(self) -> dict:
+        "What the models are, for the record."
         main, config = self.config.main, self.config
         extractors = config.extractors if "extractors" in config.ladders else []
         reviews = {name: file_sha256(self.journal(name))[:12] for name in self.views if self.journal(name).is_file()}
@@ -427,6 +440,7 @@ class Part:
         self.manifest = study.manifest[chosen].reset_index(drop=True)
 
     def see(self, condition: str, spec: str = "") -> np.ndarray:
+        "Features of its faces in a condition, (n, D)."
         return self.study.see(condition, spec)[self.chosen]
 
     @property
@@ -435,6 +449,7 @@ class Part:
         return self.study.embedded(TRUE)[self.chosen]
 
     def landmarks(self, view: str) -> np.ndarray:  # (n, 68, 2)
+        "Its faces' landmarks in a view."
         return self.study.looked_at(view)[1][self.chosen]
 
     def split(self, *names: str) -> "Part":

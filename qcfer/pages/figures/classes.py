@@ -59,6 +59,7 @@ def interval_rows(axis, metrics, colours, offset=0.0):
 
 
 def label_rows(axis, labels):
+    "Name the rows of an axis from above."
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.5, -0.75)
     axis.tick_params(axis="y", length=0)

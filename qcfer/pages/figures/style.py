@@ -71,6 +71,7 @@ def figure_maker(make):
 
 # %% ../../../nbs/91_figures_style.ipynb #0e2a9b3d
 def new_figure(height, rows=1, columns=1, **options):
+    "A figure as wide as a page, with its axes."
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -80,6 +81,7 @@ def new_figure(height, rows=1, columns=1, **options):
 # %% ../../../nbs/91_figures_style.ipynb #444f349b
 @figure_maker
 def empty_figure(message):
+    "A figure that says why there is none."
     figure, axis = new_figure(0.6)
     axis.set_axis_off()
     axis.text(0.5, 0.5, message, ha="center", va="center", transform=axis.transAxes)

@@ -47,6 +47,7 @@ def yaw_histogram(
 
 # %% ../../../nbs/91b_figures_yaw.ipynb #898deab8
 def yaw_ranges():
+    "The ranges of yaw in words, by name."
     first, second, third, _ = (f"{edge:.0f}" for edge in YAW_BINS.values())
     words = [f"≤ {first}°", f"{first}–{second}°", f"{second}–{third}°", f"> {third}°"]
     return dict(zip(YAW_BINS, words)) | {"profile": f"> {second}°"}
@@ -99,6 +100,7 @@ def _few(conditions):
 
 
 def condition_looks(conditions):  # -> {condition: how it is drawn}, raw first and the oracle last
+    "Marker and colour of each condition."
     made = [name for name in conditions if name not in _FIXED]
     looks = {name: dict(zip(("marker", "color"), _FRONTALIZED[place % len(_FRONTALIZED)])) for place, name in enumerate(made)}
     return {name: (_FIXED | looks)[name] for name in ("raw", *made, "oracle") if name in conditions}
