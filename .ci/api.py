@@ -107,14 +107,21 @@ def prose(doc):
 
 
 def _listed(body):
+    "Of 'name : words' and of 'name : type' with words below it."
     items = []
     for line in body.strip("\n").splitlines():
+        name, _, what = (part.strip() for part in line.partition(" : "))
         if line[:1].strip():
-            name, _, what = line.partition(" : ")
-            items.append(f"- `{name.strip()}`" + (f": {_escaped(what.strip())}" if what else ""))
+            items.append((name, _escaped(what), []))
         elif line.strip() and items:
-            items[-1] += f" {_escaped(line.strip())}"
-    return "\n".join(items)
+            items[-1][2].append(_escaped(line.strip()))
+    return "\n".join(f"- `{name}`{_told(what, ' '.join(below))}" for name, what, below in items)
+
+
+def _told(what, below):
+    if not below or what.endswith((",", ";")) or what.count(" ") > 8:
+        return f": {' '.join(part for part in (what, below) if part)}" if what or below else ""
+    return f" ({what}): {below}" if what else f": {below}"
 
 
 def _escaped(text):
@@ -153,7 +160,7 @@ def _page(room):
 def face_cells(face):
     "The Markdown cells of the first page; `face` is {name: the module that it comes from} of `import qcfer`."
     docs = {symbol.name: symbol.doc.partition("\n\n")[0] for module in {*face.values()} for symbol in symbols(module)[0]}
-    rows = [f"| `{name}` | {_escaped(docs[name])} | [{module}]({_page(module.partition('.')[0])}.ipynb) |" for name, module in face.items()]
+    rows = [f"| `{name}` | {_escaped(docs[name])} | [{module.partition('.')[0]}]({_page(module.partition('.')[0])}.ipynb) |" for name, module in face.items()]
     counts = {room: sum(len(symbols(module)[0]) for module in modules(room)) for room in ROOMS}
     rooms = [f"| [{room or 'the command line'}]({_page(room)}.ipynb) | {words} | {counts[room]} |" for room, words in ROOMS.items()]
     return [

@@ -1,6 +1,7 @@
 # The public face: what is named here is loaded from its room when it is first used.
 from .classify.afp import AFP as AFP
 from .classify.esv import ESV as ESV
+from .core.versions import show_versions as show_versions
 from .data.manifest import load_manifest as load_manifest
 from .embed.embedders import get_embedder as get_embedder
 from .face.pose import get_pose_estimator as get_pose_estimator

@@ -57,13 +57,36 @@ def test_every_link_leads_somewhere(book):
 def test_every_chapter_is_in_the_sidebar_once_below_its_room(book):
     sidebar = soup_of(book / "index.html").find(id="quarto-sidebar")
     named = [link["href"].removeprefix("./") for link in sidebar.select("a.sidebar-link[href]")]
-    assert sorted(named) == sorted(f"{path.stem}.html" for path in NBS.glob("*.ipynb"))
+    chapters = [name for name in named if not name.startswith("api")]
+    assert sorted(chapters) == sorted(f"{path.stem}.html" for path in NBS.glob("*.ipynb"))
     rooms = {li.select_one(".menu-text").get_text(): li.ul.select("a[href]") for li in sidebar.select("li.sidebar-item-section")}
     assert next(iter(rooms)) == "The workshop (skip at first)"
     assert all(rooms.values())
     for room, links in rooms.items():
         digits = {link["href"].removeprefix("./")[0] for link in links}
-        assert len(digits) == 1 or room in ("Tutorials", "From the command line"), room
+        assert len(digits) == 1 or room in ("Tutorials", "From the command line", "Reference"), room
+
+
+def test_the_reference_has_every_public_name_with_its_words(book, book_py):
+    from api import ROOMS, modules, symbols, undocumented
+
+    assert undocumented() == []
+    named = [symbol.name for room in ROOMS for module in modules(room) for symbol in symbols(module)[0]]
+    assert len(named) > 850
+    shown = [heading.get_text() for path in sorted(book.glob("api_*.html")) for heading in soup_of(path).main("h3")]
+    assert sorted(shown) == sorted(named)
+    public = {name for name in vars(__import__("qcfer.core.labels", fromlist=["*"]))["__all__"]}
+    assert public <= {part for name in named for part in name.split(", ")}
+    first = soup_of(book / "api.html").main.get_text()
+    assert "show_versions" in first and "load_manifest" in first
+
+
+def test_a_parameter_keeps_what_is_said_beside_it(book):
+    page = soup_of(book / "api_classify.html").main
+    entry = page.find("h3", string="AFP")
+    assert entry.find_next("li").get_text().startswith("normalize: bool")
+    assert "(N, D) features" in page.find("h3", string="location_scale").find_next("pre").get_text()
+    assert page.find("h3", string="AFP").find_next("a", string="In its chapter, with source and example")["href"] == "60_afp.html#AFP"
 
 
 def test_the_book_is_searched_without_a_server(book, reader):

@@ -50,6 +50,12 @@ def test_a_chapter_is_short_and_light(path):
     assert path.stat().st_size <= 200_000
 
 
+@pytest.mark.parametrize("path", [path for path in CHAPTERS if path.stem not in ("index", "07a_versions")], ids=lambda path: path.stem)
+def test_a_chapter_says_first_what_it_was_made_with(path):
+    first = next(source for kind, source in cells(path) if kind == "code" and not source.startswith("#| default_exp"))
+    assert first.endswith("show_versions()")
+
+
 def test_two_chapters_never_make_the_same_module():
     made = [re.search(r"#\| default_exp (\S+)", path.read_text()) for path in CHAPTERS]
     names = [match[1].rstrip('",\\n') for match in made if match]

@@ -47,6 +47,7 @@ class Mirror:
 
 # %% ../../nbs/52_conditions.ipynb #6309c9f0
 RAW, ORACLE = "raw", "oracle"
+"The pictures as they are; the true frontal views in their place, where a set has them."
 GATES = ("paper", "auto")
 "Whose thresholds a gate has: the paper's, but for what the settings change, or those that the train and val faces choose."
 

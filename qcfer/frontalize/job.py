@@ -218,6 +218,7 @@ STATUSES = ("kept", "done", "failed", "pending")
 
 
 KEPT, PENDING = ("kept", "", "", ""), ("pending", "", "", "")  # status, file, sha256, error
+"What becomes of a face that is not turned, and of one that is yet to be made."
 
 
 def fate_table(

@@ -34,6 +34,7 @@ from .limits import Limits
 SCHEMA = 1
 "The version of the card that is written."
 CARD, ENSEMBLE, README = "model.json", "ensemble.skops", "README.md"
+"The files of a model."
 
 
 def _needs_set(condition):

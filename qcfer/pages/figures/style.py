@@ -25,6 +25,7 @@ YAW_COLOURS = dict(zip(YAW_BINS, ("#C9C5E3", "#A19BCB", "#7662AB", "#4A1486")))
 "One colour a yaw bin, darker as the face turns away; none is a class's colour."
 
 INK, TEST_COLOUR, PROFILE_COLOUR = "#222222", "#26324A", "#9A5BB8"
+"The colours of text, of all test faces and of the turned ones."
 _STYLE = {
     "font.family": "DejaVu Sans",  # comes with Matplotlib, so that text is laid out alike everywhere
     "font.size": 10,
