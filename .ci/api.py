@@ -160,7 +160,8 @@ def _page(room):
 def face_cells(face):
     "The Markdown cells of the first page; `face` is {name: the module that it comes from} of `import qcfer`."
     docs = {symbol.name: symbol.doc.partition("\n\n")[0] for module in {*face.values()} for symbol in symbols(module)[0]}
-    rows = [f"| `{name}` | {_escaped(docs[name])} | [{module.partition('.')[0]}]({_page(module.partition('.')[0])}.ipynb) |" for name, module in face.items()]
+    homes = {name: module.partition(".")[0] for name, module in face.items()}
+    rows = [f"| `{name}` | {_escaped(docs[name])} | [{room}]({_page(room)}.ipynb) |" for name, room in homes.items()]
     counts = {room: sum(len(symbols(module)[0]) for module in modules(room)) for room in ROOMS}
     rooms = [f"| [{room or 'the command line'}]({_page(room)}.ipynb) | {words} | {counts[room]} |" for room, words in ROOMS.items()]
     return [
