@@ -49,3 +49,4 @@ def a_set(root: str) -> pd.DataFrame:
 
 
 assert_type(qcfer.__version__, str)
+qcfer.show_versions()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pandas as pd
@@ -523,13 +524,25 @@ def test_a_killed_build_leaves_the_old_site(out, tmp_path, installed):
     assert sorted(path.name for path in site.parent.iterdir()) == sorted([EVIL, "cache", "fer2013", "pages", "site"])
 
 
+def test_every_set_has_a_page_with_its_runs_and_its_card(site):
+    names = {link.get_text(): link["href"] for link in soup_of(site / "index.html").select("h3 a")}
+    assert set(names) == {EVIL, "fer2013"}
+    page = soup_of(site / unquote(names["fer2013"])).main
+    assert page.h1.get_text() == "fer2013"
+    assert [cell.code.get_text() for cell in page.select("table.runs th[scope=row]")] == ["fedcba987654", "0123456789ab"]
+    card = {row.th.get_text(): row.td.get_text() for row in page.select("table.card tr")}
+    assert "Goodfellow" in card["Where it comes from"] and "for research" in card["Licence"]
+    strange = soup_of(site / unquote(names[EVIL])).main
+    assert strange.h1.get_text() == EVIL and "ask those who made the set" in strange.get_text()
+
+
 def test_an_installed_package_writes_reports_without_the_method(out, tmp_path, installed):
     shutil.copytree(out, tmp_path / "reports", ignore=shutil.ignore_patterns("site", "cache"))
     with build_here(installed, tmp_path) as builder:
         builder.communicate(timeout=120)
     assert builder.returncode == 0
     site = tmp_path / "reports" / "site"
-    assert len(list(site.rglob("*.html"))) == 9
+    assert len(list(site.rglob("*.html"))) == 11
     places = ["QC-FER", "Home", "Runs", "Side by side", "Comparison", "Use with care"]
     assert [link.get_text() for link in soup_of(site / "index.html").nav("a")] == places
     assert len(soup_of(site / "comparison.html")("tr")) == 4

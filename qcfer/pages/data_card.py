@@ -54,7 +54,8 @@ def _by_people(run):
         return None
     if section is None:
         return None
-    shown, note = section.table, "Accuracy on the test faces of the newest run, with 95 % intervals over people. The Monk scale has ten tones, 1 the lightest."
+    shown = section.table
+    note = "Accuracy on the test faces of the newest run, with 95 % intervals over people. The Monk scale has ten tones, 1 the lightest."
     names = [f"{words.partition(' (')[0]}: {kind}" for words, kind in shown.index]
     rows = [(name, [str(cell) for cell in cells]) for name, cells in zip(names, shown.to_numpy())]
     return {"title": "Is everybody read alike?", "head": "people", "columns": list(shown.columns), "rows": rows, "note": note}
