@@ -231,17 +231,16 @@ def train_large(
     path: str | os.PathLike,  # .npz: features X (N, D) and classes y (N,)
 ) -> dict:  # seconds; peak, of the process's memory in parts of the features'
     "Train the default's classifiers in a process of their own, whose memory can be measured."
-    import resource
-
     from qcfer.classify.search import ESVSearch
     from qcfer.core.model_cache import cores
+    from qcfer.run.study import Meter
 
     with np.load(path) as file:
         X, y = file["X"], file["y"]
-    start = time.perf_counter()
-    ESVSearch(cv=_held_out(len(y)), n_jobs=cores(), random_state=0).fit(X, y)
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": time.perf_counter() - start, "peak": peak / X.nbytes}
+    meter = Meter()
+    with meter.stage("train"):
+        ESVSearch(cv=_held_out(len(y)), n_jobs=cores(), random_state=0).fit(X, y)
+    return {"seconds": meter.timings_s["train"], "peak": 1e6 * meter.peak_memory_mb["train"] / X.nbytes}
 
 
 _NAIVE = "GridSearchCV without kernel machines on 4,000 rows, as if its time grew with the rows alone"

@@ -81,7 +81,7 @@ class Eager:
         import torch
         from torch.nn import functional
 
-        x = torch.from_numpy(given["pixels"]).permute(0, 3, 1, 2).float().sub(127.5).div(128)
+        x = torch.tensor(given["pixels"]).permute(0, 3, 1, 2).float().sub(127.5).div(128)
         with torch.inference_mode():
             for kernel, bias, stride in self.layers:
                 groups = len(kernel) if kernel.shape[1] == 1 else 1
