@@ -370,6 +370,7 @@ def again_row(folder, size, plain):
         with TemporaryDirectory(dir=folder) as fresh, _cache(fresh):
             make_run(config, Path(fresh) / "out")
 
+    make_run(config, Path(folder) / "runs")
     return Work(1, lambda: make_run(config, Path(folder) / "runs"), first, None, {"plain": 33})
 
 

@@ -83,18 +83,18 @@ def prepare(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fa
     Parameters
     ----------
     deep:
-        Decode every picture and look for near copies across splits.
+        Decode every picture and look for near copies across splits, as every run does.
     """
-    from qcfer.data.copies import content_keys, near_copies
+    from qcfer.data.copies import PRINTS, near_copies
     from qcfer.pages.dataset import write_dataset_page, yaw_words
 
     study = _study(dataset, options, strict=strict, deep=deep)
     root, manifest = study.root, _with_test_yaw(study)
-    near = near_copies(manifest, root, content_keys(dataset, manifest)) if deep else None
+    near = near_copies(dataset, manifest, root, study.out / PRINTS) if deep else None
     page = write_dataset_page(dataset, manifest, study.out, near)
     sizes = ", ".join(f"{split} {count:,}" for split, count in manifest["split"].value_counts().items())
     print(f"{page.parent / 'manifest.parquet'}: {len(manifest):,} faces ({sizes})")
-    print(f"{manifest['duplicate'].sum():,} train or val rows stand in test as well; {len(study.rejected):,} files rejected")
+    print(f"{_left_out(manifest)}; {len(study.rejected):,} files rejected")
     if "subject" in manifest:
         known = "true frontal views known" if "frontal" in manifest else "no true frontal views known"
         print(f"{manifest['subject'].nunique():,} people, {known}")
@@ -105,6 +105,10 @@ def prepare(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fa
     if "yaw" in manifest:
         print(yaw_words(dataset, manifest))
     print(page)
+
+
+def _left_out(manifest):
+    return f"{manifest['duplicate'].sum():,} train or val rows stand in test as well, to the byte or nearly"
 
 
 def _with_test_yaw(study):
@@ -218,6 +222,8 @@ def train(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fals
 
     config, out = config_of(dataset, options)
     run = make_run(config, out, strict=strict)
+    if run.manifest["duplicate"].any():
+        print(f"{_left_out(run.manifest)}: left out of training")
     for condition, result in run.record["conditions"].items():
         _say_accuracy(condition, result["metrics"])
     print(run.path / "run.json")

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from official_trees import Tiny, each, expw
+from qcfer.core.labels import CLASSES
 from qcfer.data.cartoons import draw_faces
-from qcfer.data.copies import content_keys, count_copies, near_copies, nearest_hash, perceptual_hashes
+from qcfer.data.copies import PRINTS, Fingerprint, content_keys, count_copies, leaks, near_copies, nearest
 from qcfer.data.manifest import prepare
 
 @pytest.fixture
@@ -33,36 +34,77 @@ def test_copies_are_counted_as_by_hand(rows):
         assert found[f"{one} and {other}"] == sum(key in of[other] for key in of[one])
 
 
-@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30), st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=30))
-def test_the_nearest_hash_is_the_nearest(some, others):
-    index, bits = nearest_hash(np.array(some, np.uint64), np.array(others, np.uint64))
-    for place, value in enumerate(some):
-        distances = [(value ^ other).bit_count() for other in others]
-        assert bits[place] == min(distances) == distances[index[place]]
+def coarse(path, rng, side=96):
+    "Noise of few frequencies, as different from other such noise as photographs of faces are and more."
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 255, (6, 6, 3), np.uint8)).resize((side, side), Image.Resampling.BICUBIC).save(path)
 
 
-def test_near_copies_across_splits_are_found_and_exact_ones_are_not_named_again(drawn, tmp_path):
-    for name in ("anger", "disgust", "fear", "happiness", "neutral", "sadness", "surprise"):
-        for split, numbers in (("train", range(6)), ("test", range(6, 10))):
-            (tmp_path / "set" / split / name).mkdir(parents=True)
-            for file in numbers:
-                shutil.copy(drawn / name / f"{file:04d}.png", tmp_path / "set" / split / name)
-    source = tmp_path / "set/test/fear/0006.png"
-    Image.open(source).resize((70, 70)).save(tmp_path / "set/train/fear/smaller.jpg", quality=70)
-    shutil.copy(source, tmp_path / "set/train/fear/same.png")
-    manifest, root = prepare("folder", tmp_path / "set", tmp_path / "out", deep=True)
-    near = near_copies(manifest, root, content_keys("folder", manifest))
-    assert ("test/fear/0006.png", "train/fear/smaller.jpg") in set(zip(near["image"], near["like"]))
-    assert not near["like"].str.endswith("same.png").any() and (near["bits"] <= 4).all()
+@pytest.fixture
+def noise(tmp_path):
+    rng = np.random.default_rng(0)
+    for split, numbers in (("train", range(6)), ("test", range(6, 10))):
+        for label in CLASSES:
+            for number in numbers:
+                coarse(tmp_path / "set" / split / label / f"{number:04d}.png", rng)
+    return tmp_path / "set"
+
+
+def test_a_fingerprint_is_the_low_frequencies_of_a_small_grey_picture():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 70, 3), np.uint8))
+    small = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), float)
+    places = np.arange(32)
+    basis = np.array([np.cos(np.pi * (places + 0.5) * k / 32) * np.sqrt((1 if k == 0 else 2) / 32) for k in range(8)])
+    expected = (basis @ small @ basis.T).ravel()[1:]
+    model = Fingerprint()
+    [found] = model.forward(model.preprocess(image)[None])
+    np.testing.assert_allclose(found, expected / np.linalg.norm(expected), atol=1e-5)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
+def test_the_nearest_is_the_most_alike(some, others, seed):
+    rng = np.random.default_rng(seed)
+    prints, more = rng.normal(size=(some, 5)), rng.normal(size=(others, 5))
+    index, alike = nearest(prints, more)
+    products = prints @ more.T
+    np.testing.assert_allclose(alike, products.max(1), rtol=1e-6)
+    assert (products[np.arange(some), index] >= products.max(1) - 1e-9).all()
+
+
+@pytest.mark.parametrize("change", ["smaller", "darker", "closer"])
+def test_a_near_copy_of_a_test_picture_is_left_out_and_an_exact_one_is_not_named_again(noise, tmp_path, change):
+    image = Image.open(noise / "test/fear/0006.png")
+    changed = {"smaller": image.resize((70, 70)), "darker": image.point(lambda value: value // 2), "closer": image.crop((2, 2, 94, 94))}
+    changed[change].save(noise / "train/fear/changed.jpg", quality=70)
+    shutil.copy(noise / "test/fear/0006.png", noise / "train/fear/same.png")
+    manifest, root = prepare("folder", noise, tmp_path / "out", deep=True)
+    near = near_copies("folder", manifest, root, tmp_path / "out" / PRINTS)
+    assert list(zip(near["image"], near["like"], near["other"])) == [("train/fear/changed.jpg", "test/fear/0006.png", "test")]
+    assert manifest["image"][leaks(manifest, near)].tolist() == ["train/fear/changed.jpg"]
+    assert sorted(manifest["image"][manifest["duplicate"]]) == ["train/fear/changed.jpg", "train/fear/same.png"]
     copies = count_copies(manifest["split"].to_numpy(), content_keys("folder", manifest))
     assert copies["train and test"] + copies["val and test"] == 1
 
 
-def test_hashes_are_imagehashs_own(drawn):
-    from imagehash import phash
+def test_fingerprints_are_taken_once(noise, tmp_path):
+    manifest, root = prepare("folder", noise, tmp_path / "out", deep=True)
+    shutil.rmtree(noise)
+    assert len(near_copies("folder", manifest, root, tmp_path / "out" / PRINTS)) == 0
 
-    images = [Image.open(path).convert("RGB") for path in sorted(drawn.rglob("*.png"))[:5]]
-    assert [f"{value:016x}" for value in perceptual_hashes(images)] == [str(phash(image)) for image in images]
+
+def test_faces_that_are_all_alike_are_no_copies_of_each_other(drawn, tmp_path):
+    manifest, root = prepare("folder", drawn, tmp_path / "out", deep=True)
+    assert len(near_copies("folder", manifest, root)) == 0 and not manifest["duplicate"].any()
+
+
+def test_two_people_who_look_alike_are_no_copies(noise, tmp_path):
+    Image.open(noise / "test/fear/0006.png").resize((70, 70)).save(noise / "train/fear/twin.jpg")
+    rows = [f"{path.relative_to(noise).as_posix()},{path.parent.name},{path.stem}" for path in sorted(noise.rglob("*.*g"))]
+    people = tmp_path / "people"
+    shutil.copytree(noise, people)
+    (people / "faces.csv").write_text("\n".join(["image,label,subject", *rows]))
+    manifest, root = prepare("folder", people, tmp_path / "out", deep=True)
+    assert "subject" in manifest and len(near_copies("folder", manifest, root)) == 0
 
 
 def test_boxes_of_one_picture_are_not_copies(tmp_path):

@@ -268,7 +268,7 @@ def prepare(
     *,
     seed: int = 0,
     strict: bool = False,  # raise when any picture was rejected
-    deep: bool = False,  # decode every picture, whatever the set
+    deep: bool = False,  # decode every picture, whatever the set, and mark near copies of test pictures as duplicates, too
     told: dict | None = None,  # what the user says of the set, by the names in `TOLD`
 ) -> tuple[pd.DataFrame, Path]:  # the manifest, duplicates included and marked; the folder its paths are relative to
     """Locate and survey a set, and write what was found; raises `DatasetError`.
@@ -285,6 +285,10 @@ def prepare(
         image, reason = rejected.iloc[0]
         words = f"found {len(rejected)} that are not, the first {image}: {reason}"
         raise DatasetError(f"expected every picture to be readable; {words}")
+    if deep:
+        from qcfer.data.copies import PRINTS, leaks, near_copies
+
+        manifest["duplicate"] |= leaks(manifest, near_copies(name, manifest, root, Path(out) / PRINTS))
     with atomic_path(Path(out) / name / "manifest.parquet") as aside:
         manifest.to_parquet(aside, index=False)
     return manifest, root

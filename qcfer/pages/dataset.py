@@ -15,7 +15,7 @@ import pandas as pd
 from ..core.files import atomic_path
 from ..core.labels import CLASSES, COLOURS
 from ..core.yaw import YAW_BINS, yaw_bin
-from ..data.copies import NEAR_BITS, content_keys, count_copies
+from ..data.copies import NEAR, content_keys, count_copies
 from ..data.manifest import COUNTED, UNLISTED
 from .templates import render
 
@@ -116,7 +116,7 @@ def _copies(copies, near):
         return {"exact": exact, "near": None}
     pairs = near.groupby(["split", "other"]).size().items()
     words = ", ".join(f"{count:,} of {mine} like {other}" for (mine, other), count in pairs)
-    return {"exact": exact, "near": words or "none", "bits": NEAR_BITS, "nearest": near.head(20).to_dict("records")}
+    return {"exact": exact, "near": words or "none", "alike": NEAR, "nearest": near.head(20).to_dict("records")}
 
 # %% ../../nbs/96_dataset_page.ipynb #9e33e707
 def _bars(values, edges, unit):

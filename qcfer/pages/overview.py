@@ -142,7 +142,7 @@ def what_was_run(run: Run) -> Section:
 def counts(run: Run) -> pd.DataFrame:  # a row a split, a column a class
     "How many faces of each class are in each split."
     table = pd.DataFrame(run.record["counts"]).T
-    return table.rename(index={"duplicates": "left out: copies of test pictures"}).assign(all=table.sum(axis=1))
+    return table.rename(index={"duplicates": "left out: copies of test pictures, exact or near"}).assign(all=table.sum(axis=1))
 
 
 def balance(
