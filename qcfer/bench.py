@@ -305,7 +305,7 @@ def one_row(folder, size, plain):
     "The searched ensemble, one row of features at a time."
     from qcfer.classify.search import ESVSearch
 
-    return _voting(ESVSearch(scalings=["standard"], sizes=["adaptive"], cv=3, random_state=0), 1, 20, plain, {"plain": 1, "ours": 500})
+    return _voting(ESVSearch(scalings=["standard"], sizes=["adaptive"], cv=3, random_state=0), 1, 20, plain, {"ours": 500})
 
 
 @row("thousand", words="probabilities of 1,000 faces", unit="faces", plain_words="VotingClassifier, one face at a time")
@@ -514,7 +514,7 @@ def _grows(name, words, count_of):
     return stage
 
 
-embed_stage = _grows("embed", "embed JPEG files, effnet_lite0", 320)
+embed_stage = _grows("embed", "embed JPEG files, effnet_lite0", 5_000)
 "Growth of the embedder."
 pose_stage = _grows("pose", "head pose, three looks", 320)
 "Growth of the pose estimate."
