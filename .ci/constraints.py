@@ -5,6 +5,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAD = """\
@@ -44,6 +45,14 @@ def needed(requirements):
     return versions
 
 
+def too_new(names, oldest="3.11.0"):
+    "Which of the installed versions the oldest Python that is promised does not take, such as Debian 12's 3.11.2."
+    wants = {name: metadata.metadata(name).get("Requires-Python") or "" for name in names}
+    return [f"{name} wants Python {want}" for name, want in wants.items() if not SpecifierSet(want).contains(oldest)]
+
+
 if __name__ == "__main__":
+    if found := too_new(needed(asked())):
+        raise SystemExit(f"expected versions for every Python 3.11; found {', '.join(found)}: install older ones, then again")
     lines = [f"{name}=={version}\n" for name, version in sorted(needed(asked()).items())]
     (ROOT / "constraints.txt").write_text(HEAD + "".join(lines), encoding="utf-8")

@@ -1,5 +1,6 @@
 """What stands around the package and rots where nobody looks: versions, workflows, constraints, the changelog, the Makefile's help."""
 import ast
+import contextlib
 import re
 import subprocess
 from configparser import ConfigParser
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -116,6 +118,18 @@ def test_constraints_hold_all_that_make_installs_and_nothing_else(settings):
         for text in settings[name].split():
             asked = Requirement(text)
             assert asked.specifier.contains(held[key(asked.name)], prereleases=True), f"{text} and {asked.name}=={held[key(asked.name)]}"
+
+
+def test_constraints_are_for_every_python_of_the_promised_ones(settings):
+    "Debian 12 has Python 3.11.2, and pip knows no version that asks for 3.11.5 there."
+    from importlib import metadata
+
+    oldest = f"{settings['min_python']}.0"
+    for line in read("constraints.txt").splitlines():
+        if not line.startswith("#"):
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                wanted = metadata.metadata(line.partition("==")[0]).get("Requires-Python") or ""
+                assert SpecifierSet(wanted).contains(oldest), f"{line} wants Python {wanted}"
 
 
 def test_help_lists_every_target():
