@@ -160,6 +160,9 @@ def repair_search(book):
     index.unlink()
 
 
+AT_NIGHT = """<script>if (matchMedia("(prefers-color-scheme: dark)").matches) document.documentElement.dataset.bsTheme = "dark"</script>"""
+
+
 def repair_page(soup, first):
     "Links that end in a folder, formulas that a script from elsewhere would set, and the care for pictures and tables of the report pages."
     for link in soup("a", href=True):
@@ -173,6 +176,7 @@ def repair_page(soup, first):
         title.name = "p"  # it stands before the page's first heading
     for number, nav in enumerate(soup("nav"), 1):
         nav["aria-label"] = nav.get("aria-label") or f"Navigation {number}"
+    soup.head.insert(0, BeautifulSoup(AT_NIGHT, "html.parser"))
     skip = BeautifulSoup('<a class="skip" href="#quarto-document-content">Skip to the content</a>', "html.parser")
     soup.body.insert(0, skip)
     finish(soup)

@@ -27,4 +27,4 @@ def versions() -> dict:  # {package: version}, with Python's
 
 def show_versions():
     "Print the versions."
-    print(fill(", ".join(f"{name} {number}" for name, number in versions().items()), 80))
+    print(fill(", ".join(f"{name} {number}" for name, number in versions().items()), 72))
