@@ -1,8 +1,8 @@
 """How well is nothing lost? Kill every job at random moments, spoil every file and every disk, and count: `make chaos`.
 
-A kill is survived when the next start ends well or is killed in its turn, and mended when in the end the numbers are those of an undisturbed
-run, nothing was computed again beyond a batch a kill, and no process and no temporary file is left. A fault of the storage is survived when
-the job says it in one line or gives the right result, and mended when the next run on good storage gives the right result.
+A kill is survived when the next start ends well or is killed in its turn, and mended when in the end the numbers are those of an
+undisturbed run, nothing was computed again beyond a batch a kill, and no process and no temporary file is left. A fault of the storage is
+survived when the job says it in one line or gives the right result, and mended when the next run on good storage gives the right result.
 """
 
 import os
@@ -73,7 +73,7 @@ def digest(table):
     return sha256(table.to_csv(index=False))
 
 
-_TIMES = {"created", "timings_s", "peak_memory_mb", "costs", "spent_s", "fit_s", "wall_s", "predict_ms", "seconds", "fit_seconds", "git_sha"}
+_TIMES = {"created", "git_sha", "timings_s", "peak_memory_mb", "costs", "spent_s", "fit_s", "wall_s", "predict_ms", "seconds"}
 
 
 def timeless(part):
@@ -231,9 +231,9 @@ class Job(NamedTuple):
 
 JOBS = {
     "render": Job(render, rendered_set, share=0.25),
-    "pose": Job(stage(drawn(), lambda study: study.poses), partial(rows_of, store="pose"), computes="pose"),
-    "frontalize": Job(stage(drawn(), lambda study: study.view("normalized")), pictures_of, "pose", computes="frontalize"),
-    "embed": Job(stage(drawn(), lambda study: study.see("normalized")), partial(rows_of, store="embeddings"), "frontalize", computes="embed"),
+    "pose": Job(stage(drawn(), lambda study: study.poses), partial(rows_of, store="pose"), "", "pose"),
+    "frontalize": Job(stage(drawn(), lambda study: study.view("normalized")), pictures_of, "pose", "frontalize"),
+    "embed": Job(stage(drawn(), lambda study: study.see("normalized")), partial(rows_of, store="embeddings"), "frontalize", "embed"),
     "train": Job(run_of(drawn()), numbers, "embed"),
     "ladders": Job(run_of(drawn(ladders=["modules"], conditions=["normalized"])), numbers, "embed", share=0.7),
     "posebench": Job(run_of(rendered), numbers, share=0.3),
@@ -258,13 +258,16 @@ def watch(folder):
     qcfer.run.study.compute = qcfer.face.pose.compute = partial(compute, batch_size=BATCH)
     log = os.open(folder / "computed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     Normalized.batch_size = BATCH
-    for kind, method, word in ((EffNetLite0, "forward", "embed"), (TDDFA, "forward", "pose"), (Normalized, "frontalize", "frontalize")):
 
-        def logged(self, batch, *rest, real=getattr(kind, method), word=word):
+    def logged(real, word):
+        def told(self, batch, *rest):
             os.write(log, f"{word} {len(batch)}\n".encode())
             return real(self, batch, *rest)
 
-        setattr(kind, method, logged)
+        return told
+
+    EffNetLite0.forward, TDDFA.forward = logged(EffNetLite0.forward, "embed"), logged(TDDFA.forward, "pose")
+    Normalized.frontalize = logged(Normalized.frontalize, "frontalize")
 
 
 def at_moments(do):
@@ -563,7 +566,8 @@ class Tally:
 
     def __str__(self):
         lines = ["| what | tried | survived | mended |", "| --- | ---: | ---: | ---: |"]
-        rows = [*self.table.items(), ("all", {name: sum(row[name] for row in self.table.values()) for name in ("tried", "survived", "mended")})]
+        everything = {name: sum(row[name] for row in self.table.values()) for name in ("tried", "survived", "mended")}
+        rows = [*self.table.items(), ("all", everything)]
         return "\n".join([*lines, *(f"| {name} | {row['tried']:,} | {row['survived']:,} | {row['mended']:,} |" for name, row in rows)])
 
 
@@ -804,8 +808,8 @@ def spoil_all(world, names, rng, tally, rounds):
 def warm():
     "Import what the jobs need once; nothing here may start a thread."
     import onnxruntime
-    import skops.io
     import sklearn.linear_model
+    import skops.io
     import umap
 
     import qcfer.frontalize.normalized

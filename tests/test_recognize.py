@@ -465,6 +465,23 @@ def test_killed_and_called_again_it_goes_on(drawn, tmp_path):
     assert table.loc[1, "happiness"] == pytest.approx(first["rows"][0]["happiness"], abs=1e-5)
 
 
+def test_an_answer_that_a_disk_has_changed_is_given_again(tmp_path):
+    from qcfer.recognize.predict import Answer, Journal
+
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    journal = Journal(tmp_path / "part", {"model": "one"})
+    for number, path in enumerate(paths):
+        path.touch()
+        answer = Answer(path)
+        answer.rows = [{"face": 0, "happiness": 0.25 + number}]
+        journal.add(answer)
+    journal.close()
+    (tmp_path / "part").write_bytes((tmp_path / "part").read_bytes().replace(b"2.25", b"2.35"))
+    again = Journal(tmp_path / "part", {"model": "one"})
+    assert [again.knows(path) for path in paths] == [True, True, False, False]
+    again.close()
+
+
 def test_a_full_disk_leaves_what_was_done(drawn, faces, tmp_path):
     from qcfer.recognize import predict
 

@@ -13,14 +13,16 @@ import os
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import cache_dir, code_hash, sha256
+from ..core.files import SUMS, atomic_path, cache_dir, changed_files, code_hash, file_sha256, sha256, sweep, write_sums
 from ..core.labels import CLASSES, PROBABILITIES
 from ..core.model_cache import cores
 
@@ -271,9 +273,39 @@ _KEPT_BYTES = 6_000_000_000
 def fit_memory():  # a joblib.Memory in the user's cache
     "Where fitted candidates are kept: they depend on the features and on the code that fits them."
     import sklearn
-    from joblib import Memory
+    from joblib import Memory, register_store_backend
 
-    return Memory(cache_dir() / "fits" / f"{sklearn.__version__}-{code_hash('classify.esv', 'classify.search')}", verbose=0)
+    register_store_backend("sealed", _sealed_backend())
+    name = f"{sklearn.__version__}-{code_hash('classify.esv', 'classify.search')}-sealed"
+    return Memory(cache_dir() / "fits" / name, backend="sealed", verbose=0)
+
+
+@cache
+def _sealed_backend():
+    from joblib._store_backends import FileSystemStoreBackend
+
+    class Sealed(FileSystemStoreBackend):
+        "Ends every file with the SHA-256 of what comes before; a pickle would take a flipped bit for a number."
+
+        def contains_item(self, call_id):
+            try:
+                data = Path(self.location, *call_id, "output.pkl").read_bytes()
+            except OSError:
+                return False
+            return sha256(data[:-_SEAL]) == data[-_SEAL:].decode("ascii", "replace")
+
+        def _concurrency_safe_write(self, item, filename, write):
+            sweep(Path(filename).parent)
+            with atomic_path(filename) as aside:
+                write(item, str(aside))
+                digest = file_sha256(aside)
+                with open(aside, "ab") as file:
+                    file.write(digest.encode())
+
+    return Sealed
+
+
+_SEAL = 64  # hexadecimal digits
 
 # %% ../../nbs/62_train.ipynb #0518d039
 def rung_key(
@@ -316,6 +348,11 @@ class Rung:
     def model(self) -> Path:
         return self.folder / "model.skops"
 
+    def is_whole(self, with_model: bool = False) -> bool:
+        "Whether every file is there and as it was written."
+        names = {"predictions.parquet", "facts.json", *(["model.skops"] if with_model else [])}
+        return all((self.folder / name).is_file() for name in (SUMS, *names)) and not changed_files(self.folder)
+
 
 def _fit_rung(method, features, manifest, folder, keep_model):
     "Fit a rung and write its folder, all of it or nothing."
@@ -333,10 +370,24 @@ def _fit_rung(method, features, manifest, folder, keep_model):
         (aside / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         if keep_model:
             save(estimator, aside / "model.skops")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
+        write_sums(aside)
+        _publish(aside, folder, keep_model)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(aside, folder, keep_model):
+    "Move a fitted rung to its place, unless another process was quicker; what is not whole there gives way."
+    old = aside.with_suffix(".old.tmp")
+    if not Rung(folder).is_whole(keep_model):
+        with suppress(FileNotFoundError):
+            os.replace(folder, old)
+    try:
+        os.replace(aside, folder)
+    except OSError:
+        if not Rung(folder).is_whole(keep_model):
+            raise
+    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/62_train.ipynb #9c0fb59c
 SMALL = 2_000
@@ -380,12 +431,13 @@ def fit_methods(
         check_no_leak(manifest)
     views = {pair: see(*pair) for pair in dict.fromkeys((method.condition, method.embedder) for method in methods)}
     hashes = {pair: array_hash(features) for pair, features in views.items()}
-    rungs, todo = [], {}
+    rungs, todo, kept = [], {}, Path(out).absolute() / "cache" / "rungs"
+    sweep(kept)
     for method in methods:
         pair = method.condition, method.embedder
-        rung = Rung(Path(out).absolute() / "cache" / "rungs" / rung_key(method, hashes[pair], manifest))
+        rung = Rung(kept / rung_key(method, hashes[pair], manifest))
         rungs.append(rung)
-        if not (rung.model if keep_models else rung.folder / "facts.json").is_file():
+        if not rung.is_whole(keep_models):
             todo[rung.folder] = method, views[pair]
     if todo:
         _fit_all(todo, manifest, keep_models, engine)

@@ -9,9 +9,11 @@ __all__ = ['MAP_POINTS', 'code_version', 'git_sha', 'versions', 'provenance', 'r
 # %% ../../nbs/86_pipeline.ipynb #3e9104c4
 import json
 import os
+import secrets
+import shutil
 import subprocess
-import tempfile
 import time
+import warnings
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -32,7 +34,7 @@ from qcfer.run.train import (
     whole_method,
 )
 
-from ..core.files import cache_dir, code_hash, sha256
+from ..core.files import cache_dir, code_hash, sha256, sweep
 from ..core.labels import CLASSES
 from ..data.cartoons import draw_faces
 from ..data.manifest import manifest_sha256
@@ -225,12 +227,18 @@ def make_run(
     "Do whatever of a run is not done yet; raises `DatasetError`, `WeightsError`, `ValueError` with one clear line."
     study = Study(config, out, strict=strict)
     finished = Run(study.out / config.dataset / run_id(config, study.ids, manifest_sha256(study.manifest)))
+    (runs := study.out / "cache" / "runs").mkdir(parents=True, exist_ok=True)
+    sweep(runs)
+    work = Run(runs / f".{finished.path.name}.{secrets.token_hex(4)}.tmp")
+    if finished.is_finished and (damaged := finished.damaged):
+        warnings.warn(f"{finished.path} is damaged ({', '.join(damaged)}): set aside in {runs}, and made again", stacklevel=2)
+        os.replace(finished.path, work.path.with_suffix(".damaged"))
     if not finished.is_finished:
-        (runs := study.out / "cache" / "runs").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=runs, prefix=f"{finished.path.name}-", ignore_cleanup_errors=True) as folder:
-            work = Run(Path(folder) / finished.path.name)
+        try:
             _work(study, work)
             _publish(work.path, finished.path)
+        finally:
+            shutil.rmtree(work.path, ignore_errors=True)
     return finished
 
 
