@@ -288,14 +288,16 @@ def _sealed_backend():
         "Ends every file with the SHA-256 of what comes before; a pickle would take a flipped bit for a number."
 
         def contains_item(self, call_id):
+            path = Path(self.location, *call_id, "output.pkl")
+            sweep(path.parent)
             try:
-                data = Path(self.location, *call_id, "output.pkl").read_bytes()
+                data = path.read_bytes()
             except OSError:
                 return False
             return sha256(data[:-_SEAL]) == data[-_SEAL:].decode("ascii", "replace")
 
         def _concurrency_safe_write(self, item, filename, write):
-            sweep(Path(filename).parent)
+
             with atomic_path(filename) as aside:
                 write(item, str(aside))
                 digest = file_sha256(aside)
