@@ -51,9 +51,18 @@ from qcfer.run.pipeline import make_run
 from qcfer.run.record import Run
 from qcfer.run.study import Study
 
+NOTES = Path()  # set by `World`
 BATCH = 8  # rows; what a kill may cost
-SUBJECTS = 5  # of PoseBench
+SUBJECTS = 8  # of PoseBench
 AGED_S = 7200  # what a kill leaves is swept when it is as old
+
+
+
+def notes(folder):
+    "Where this program, not the job, writes of a job's folder: a full or read-only disk must not silence it."
+    (NOTES / folder.name).mkdir(parents=True, exist_ok=True)
+    return NOTES / folder.name
+
 
 # The jobs
 
@@ -134,7 +143,7 @@ DECISIONS = 150
 
 def review(folder):
     "Decide on face after face, and note each decision once it is said to be on disk."
-    with Journal(folder / "review.jsonl") as journal, open(folder / "acknowledged", "a") as noted:
+    with Journal(folder / "review.jsonl") as journal, open(notes(folder) / "acknowledged", "a") as noted:
         for number in range(len(journal.verdicts), DECISIONS):
             journal.decide(f"face {number}", "accept" if number % 3 else "revert")
             noted.write(f"{number}\n")
@@ -143,7 +152,8 @@ def review(folder):
 
 def verdicts(folder):
     told = read_verdicts(folder / "review.jsonl").set_index("key")["verdict"].to_dict()
-    acknowledged = (folder / "acknowledged").read_text().split()
+    noted = notes(folder) / "acknowledged"
+    acknowledged = noted.read_text().split() if noted.exists() else []
     assert {f"face {number}" for number in acknowledged} <= set(told), "an acknowledged decision is lost"
     return told
 
@@ -187,7 +197,7 @@ def video(folder):
 
 
 def table_of(folder):
-    return {"table": (folder / "table.csv").read_text()}
+    return {"table": (folder / "table.csv").read_text().replace(str(folder.parent), "")}
 
 
 def serve(folder):
@@ -256,7 +266,7 @@ def watch(folder):
     from qcfer.frontalize.normalized import Normalized
 
     qcfer.run.study.compute = qcfer.face.pose.compute = partial(compute, batch_size=BATCH)
-    log = os.open(folder / "computed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(notes(folder) / "computed", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     Normalized.batch_size = BATCH
 
     def logged(real, word):
@@ -307,15 +317,16 @@ def one(name, folder, die_at=None):
     except (ValueError, OSError, ImportError, WeightsError) as error:
         print(f"qcfer: {_explained(error)}", flush=True)
         return 1
-    (folder / "moments").write_text(str(len(seen) // 2))
+    (notes(folder) / "moments").write_text(str(len(seen) // 2))
     return 0
 
 
 def start(name, folder, die_at=None, fresh=False, before=None):
     "Start a job in a child of this warm process, or in a fresh one; returns its number, which is its group's as well."
-    log = os.open(folder / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(notes(folder) / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     if fresh:
-        command = [sys.executable, __file__, "--one", name, "--folder", folder, *(["--die-at", json.dumps(die_at)] if die_at else [])]
+        command = [sys.executable, __file__, "--one", name, "--folder", folder, "--notes", NOTES]
+        command += ["--die-at", json.dumps(die_at)] if die_at else []
         pid = subprocess.Popen(list(map(str, command)), start_new_session=True, stdout=log, stderr=log).pid
         os.close(log)
         return pid
@@ -380,7 +391,9 @@ class World:
     "Drawn faces, a rendered set, a model, and for each job what it begins from and what an undisturbed run ends in."
 
     def __init__(self, home, names):
-        self.home, self.jobs, self.begins, self.right, self.takes = Path(home), {}, {}, {}, {}
+        global NOTES
+        self.home, self.right, self.takes = Path(home), {}, {}
+        NOTES = self.home / "notes"
         draw_faces(self.home / "faces", per_class=8)
         if {"predict", "video", "serve"} & set(names):
             self._model()
@@ -427,7 +440,6 @@ class World:
         if name in ("train", "ladders", "posebench"):
             self._with_maps(begin, name)
         shutil.copytree(begin, done)
-        (done / "computed").unlink(missing_ok=True)
         since = time.monotonic()
         status = ended(start(name, done))
         self.takes[name] = time.monotonic() - since
@@ -438,7 +450,7 @@ class World:
     def _with_maps(self, begin, name):
         "The maps are the slowest part, and the least of the jobs: they are there from the start."
         shutil.copytree(begin, self.home / f"maps-{name}")
-        assert ended(start(name, self.home / f"maps-{name}")) == 0, (self.home / f"maps-{name}" / "log").read_text()[-2000:]
+        assert ended(start(name, self.home / f"maps-{name}")) == 0, (notes(self.home / f"maps-{name}") / "log").read_text()[-2000:]
         shutil.copytree(self.home / f"maps-{name}" / "out" / "cache" / "maps", begin / "out" / "cache" / "maps")
 
     def new(self, name, done=False):
@@ -446,16 +458,14 @@ class World:
         folder = self.home / f"work-{name}"
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self.home / f"{'done' if done else 'begin'}-{name}", folder)
-        for left in ("computed", "log"):
-            (folder / left).unlink(missing_ok=True)
+        shutil.rmtree(notes(folder))
         return folder
 
     def moments(self, name):
-        return int((self.home / f"done-{name}" / "moments").read_text())
+        return int((notes(self.home / f"done-{name}") / "moments").read_text())
 
     def computed(self, folder, name):
-        log = folder / "computed"
-        found = Counter()
+        log, found = notes(folder) / "computed", Counter()
         for line in log.read_text().splitlines() if log.exists() else []:
             word, count = line.split()
             found[word] += int(count)
@@ -523,7 +533,7 @@ def killed_some(world, name, rng, kills, fresh_share):
         if second:
             beside += 1
             status = ended(other)
-            if status and not (job.refuses and job.refuses in (folder / "log").read_text()):
+            if status and not (job.refuses and job.refuses in (notes(folder) / "log").read_text()):
                 faults.append(f"the run beside failed: {_last_line(folder)}")
             if survivors(other):
                 faults.append("processes outlived the run beside")
@@ -543,7 +553,7 @@ def killed_some(world, name, rng, kills, fresh_share):
 
 
 def _last_line(folder):
-    lines = (folder / "log").read_text().strip().splitlines()
+    lines = (notes(folder) / "log").read_text().strip().splitlines()
     return lines[-1][:300] if lines else "no word"
 
 
@@ -596,7 +606,7 @@ def small_disk(world, name, done=False):
         for shared in ("faces", "model", "film.mp4", "port", "rendered"):
             if (world.home / shared).exists():
                 os.symlink(world.home / shared, place / shared)
-        folder = place / "job"
+        folder = place / f"work-{name}"
         shutil.copytree(world.new(name, done), folder)
         yield folder, place
     finally:
@@ -635,8 +645,8 @@ def fault(world, tally, row, name, folder, before=None, undo=lambda: None):
     undo()
     try:
         again = judged(world, name, folder)
-        if again and (told := re.search(r"(?:delete|remove) (?:it|the folder (\S+?)),? ", f"{again} ")):
-            _obey(again, told)
+        if again and re.search("delete it|mend or remove it|move the folder away", again):
+            _obey(again)
             again = judged(world, name, folder)
         mended = int(not again)
         faults += [f"the next run: {again}"] if again else []
@@ -646,9 +656,10 @@ def fault(world, tally, row, name, folder, before=None, undo=lambda: None):
     return said
 
 
-def _obey(line, told):
-    path = Path(told[1] or re.search(r"expected (\S+)", line)[1])
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _obey(line):
+    "Do what a line says of the file that it expected."
+    path = Path(re.search(r"/\S+", line)[0])
+    path.unlink() if "folder" not in line else path.parent.rename(path.parent.with_suffix(".away"))
 
 
 def full_disk(world, tally, name, rng):
@@ -666,13 +677,6 @@ def full_disk(world, tally, name, rng):
 
 def read_only(world, tally, name):
     with small_disk(world, name) as (folder, place):
-        (folder / "log").touch()
-        log = world.home / "log"
-        log.write_text("")
-        for target in ("log", "computed", "moments"):  # ours, not the job's
-            (folder / target).unlink(missing_ok=True)
-            (world.home / target).touch()
-            os.symlink(world.home / target, folder / target)
         subprocess.run(["mount", "-o", "remount,ro", place], check=True)
         fault(world, tally, "read-only", name, folder, undo=lambda: subprocess.run(["mount", "-o", "remount,rw", place], check=True))
 
@@ -833,16 +837,18 @@ def campaign(home, names, kills, rounds, seed, to):
 
 
 def main():
+    global NOTES
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=3, help="of the storage's faults")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--to", type=Path, default=Path("reports/chaos.json"))
-    for name in ("--one", "--folder", "--die-at"):
+    for name in ("--one", "--folder", "--notes", "--die-at"):
         parser.add_argument(name, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
+        NOTES = Path(asked.notes)
         sys.exit(one(asked.one, asked.folder, tuple(json.loads(asked.die_at)) if asked.die_at else None))
     with tempfile.TemporaryDirectory(prefix="qcfer-chaos-", ignore_cleanup_errors=True) as home:
         tally = campaign(home, asked.jobs.split(","), asked.kills, asked.rounds, asked.seed, asked.to)
