@@ -240,13 +240,13 @@ class Job(NamedTuple):
 
 
 JOBS = {
-    "render": Job(render, rendered_set, share=0.25),
+    "render": Job(render, rendered_set, share=0.12),
     "pose": Job(stage(drawn(), lambda study: study.poses), partial(rows_of, store="pose"), "", "pose"),
     "frontalize": Job(stage(drawn(), lambda study: study.view("normalized")), pictures_of, "pose", "frontalize"),
     "embed": Job(stage(drawn(), lambda study: study.see("normalized")), partial(rows_of, store="embeddings"), "frontalize", "embed"),
     "train": Job(run_of(drawn()), numbers, "embed"),
     "ladders": Job(run_of(drawn(ladders=["modules"], conditions=["normalized"])), numbers, "embed", share=0.7),
-    "posebench": Job(run_of(rendered), numbers, share=0.3),
+    "posebench": Job(run_of(rendered), numbers, share=0.12),
     "review": Job(review, verdicts, refuses="found another one writing"),
     "predict": Job(predict, table_of, refuses="found another predict"),
     "video": Job(video, table_of),

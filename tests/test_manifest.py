@@ -159,6 +159,15 @@ def test_a_split_that_is_missing_is_named(tmp_path):
 # What lies in the folders
 
 
+def test_what_a_killed_prepare_left_is_swept(tmp_path):
+    root, old = two_classes(tmp_path / "set"), tmp_path / "out" / "folder" / ".manifest.parquet.0123.tmp"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    os.utime(old, (0, 0))
+    prepare("folder", root, tmp_path / "out")
+    assert sorted(path.name for path in old.parent.iterdir()) == ["counts.csv", "manifest.parquet", "rejected.csv"]
+
+
 def test_the_manifest_of_a_folder(tmp_path):
     root = two_classes(tmp_path / "faces")
     shutil.copy(root / "happy" / "3.png", root / "happy" / "COPY.PNG")

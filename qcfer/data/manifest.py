@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import atomic_path, inside, sha256
+from ..core.files import atomic_path, inside, sha256, sweep
 from ..core.labels import CLASSES
 from ..core.pictures import ImageError, Pictures, decode_image, image_size
 from .code_order import check_codes
@@ -273,6 +273,7 @@ def prepare(
     whether links are followed (`follow_links`), each where there is something to say.
     """
     root = locate(name, root, out, told)
+    sweep(Path(out) / name)
     manifest, rejected, counts = survey(name, root, seed, deep=deep, told=told)
     for stem, table in (("rejected", rejected), ("counts", counts)):
         with atomic_path(Path(out) / name / f"{stem}.csv") as aside:
