@@ -242,6 +242,7 @@ def finetune(dataset: Dataset, /, *, options: Options = None, model: str = "timm
     epochs:
         At most; val decides when to stop.
     """
+    from qcfer.core.files import atomic_path
     from qcfer.embed.finetune import finetune as train_network
     from qcfer.embed.torch_networks import is_plumbing
     from qcfer.evaluate.scores import evaluate
@@ -250,7 +251,8 @@ def finetune(dataset: Dataset, /, *, options: Options = None, model: str = "timm
     settings = {"model": model, "epochs": epochs, "device": study.config.device, "seed": study.config.seed}
     rows, _ = train_network(study.images, study.manifest, study.out / "cache" / "finetune", **settings)
     path = study.out / dataset / "finetuned.parquet"
-    rows.to_parquet(path, index=False)
+    with atomic_path(path) as aside:
+        rows.to_parquet(aside, index=False)
     if is_plumbing(model):
         print("random weights: this tries the program out and is no result")
     _say_accuracy(f"{model}, trained end to end", evaluate(rows, seed=study.config.seed))

@@ -465,6 +465,32 @@ def test_killed_and_called_again_it_goes_on(drawn, tmp_path):
     assert table.loc[1, "happiness"] == pytest.approx(first["rows"][0]["happiness"], abs=1e-5)
 
 
+def test_an_export_that_is_killed_or_fails_keeps_the_earlier_model(drawn, tmp_path, monkeypatch):
+    from qcfer.recognize import model_folder
+
+    model = shutil.copytree(drawn[1], tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    old = tmp_path / ".model.0123.tmp"
+    old.mkdir()
+    os.utime(old, (0, 0))
+    card = json.loads((model / model_folder.CARD).read_text())
+    rename = Path.rename
+
+    def refuse(self, target):
+        if Path(target) == model and not self.name.endswith(".old.tmp"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            model_folder.write_model(card, model / model_folder.ENSEMBLE, model)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    model_folder.write_model(card, drawn[1] / model_folder.ENSEMBLE, model)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    read_model(model)
+
+
 def test_an_answer_that_a_disk_has_changed_is_given_again(tmp_path):
     from qcfer.recognize.predict import Answer, Journal
 
