@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="jobs are killed in children of one process")
 def test_nothing_is_lost_to_kills_and_spoilt_files(tmp_path):
     command = [sys.executable, Path(__file__).parent / "chaos.py", "--jobs", "review,predict,serve", "--kills", "9", "--rounds", "1"]
