@@ -474,8 +474,7 @@ class World:
 
 def left_behind(folder):
     "Temporary files and folders of ours."
-    out = [path for path in folder.rglob("*") if path.name.endswith(".tmp") or re.search(r"output\.pkl[.-]", path.name)]
-    return out + [path for path in (folder / "out" / "cache" / "runs").glob("*") if path.suffix != ".damaged"]
+    return [path for path in folder.rglob("*") if path.name.endswith(".tmp")]
 
 
 def age(folder):
@@ -584,7 +583,7 @@ class Tally:
 def kill_all(world, names, kills, rng, tally, fresh_share=0.05, together=5):
     "Spread kills over jobs in turn."
     total = sum(JOBS[name].share for name in names)
-    wanted = {name: max(1, round(kills * JOBS[name].share / total)) for name in names}
+    wanted = {name: round(kills * JOBS[name].share / total) for name in names}
     while any(wanted.values()):
         for name in [name for name in names if wanted[name]]:
             tried, _, faults = killed_some(world, name, rng, min(together, wanted[name]), fresh_share)
@@ -790,23 +789,21 @@ def _half_predicted(world, folder):
     kill(pid, True)
 
 
-def spoil_all(world, names, rng, tally, rounds):
-    "Every fault of the storage, some times."
-    mounts = can_mount()
-    for _ in range(rounds):
-        for name in names:
-            if mounts:
-                full_disk(world, tally, name, rng)
-                read_only(world, tally, name)
-            fault(world, tally, "ENOSPC in a rename", name, world.new(name), no_space_at(rng.randrange(max(1, world.moments(name) // 2))))
-            fault(world, tally, "clock a day back", name, world.new(name), clock_back)
-            folder = world.new(name)
-            files_from_tomorrow(folder)
-            fault(world, tally, "files from tomorrow", name, folder)
-            fault(world, tally, "no locks", name, world.new(name), no_locks(rng.choice([errno.ENOLCK, errno.ENOTSUP])))
-        for kind in [kind for kind, (name, _) in KINDS.items() if name in names]:
-            spoil(world, tally, kind, flip, rng)
-            spoil(world, tally, kind, truncate, rng)
+def spoil_all(world, names, rng, tally):
+    "Every fault of the storage once."
+    for name in names:
+        if tally.about["disk"]:
+            full_disk(world, tally, name, rng)
+            read_only(world, tally, name)
+        fault(world, tally, "ENOSPC in a rename", name, world.new(name), no_space_at(rng.randrange(max(1, world.moments(name) // 2))))
+        fault(world, tally, "clock a day back", name, world.new(name), clock_back)
+        folder = world.new(name)
+        files_from_tomorrow(folder)
+        fault(world, tally, "files from tomorrow", name, folder)
+        fault(world, tally, "no locks", name, world.new(name), no_locks(rng.choice([errno.ENOLCK, errno.ENOTSUP])))
+    for kind in [kind for kind, (name, _) in KINDS.items() if name in names]:
+        spoil(world, tally, kind, flip, rng)
+        spoil(world, tally, kind, truncate, rng)
 
 
 def warm():
@@ -831,8 +828,10 @@ def campaign(home, names, kills, rounds, seed, to):
     world = World(home, names)
     took = {name: round(world.takes[name], 2) for name in names}
     tally = Tally(to, seed=seed, cores=os.cpu_count(), disk="tmpfs" if can_mount() else None, undisturbed_s=took)
-    spoil_all(world, names, rng, tally, rounds)
-    kill_all(world, names, kills, rng, tally)
+    for number in range(max(1, rounds)):
+        kill_all(world, names, kills // max(1, rounds), rng, tally)
+        if number < rounds:
+            spoil_all(world, names, rng, tally)
     return tally
 
 
@@ -840,7 +839,7 @@ def main():
     global NOTES
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3, help="of the storage's faults")
+    parser.add_argument("--rounds", type=int, default=3, help="of all faults of the storage, between the kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--to", type=Path, default=Path("reports/chaos.json"))
