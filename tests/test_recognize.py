@@ -113,7 +113,7 @@ def test_a_run_of_a_graphics_card_is_used_without_one(drawn, faces, tmp_path):
     there = Run(shutil.copytree(run.path, tmp_path / run.path.name))
     record = json.loads((there.path / "run.json").read_text())
     record["ids"]["embedder"] += " amp"  # what a card adds
-    (there.path / "run.json").write_text(json.dumps(record))
+    there.save_record(record)
     model = export_model(there, study_of(there, tmp_path, faces), tmp_path / "model")
     files = sorted((faces / "happiness").iterdir())
     pd.testing.assert_frame_equal(*(Recognizer.load(each).predict(files, aligned=True) for each in (model, folder)))
