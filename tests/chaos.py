@@ -16,6 +16,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import math
 import queue
 import random
 import re
@@ -511,15 +512,16 @@ def _first_difference(one, other, place=""):
 def killed_some(world, name, rng, kills, fresh_share):
     "One job from its beginning to its end, killed up to so many times on the way; returns the counts and what was wrong."
     folder, job, faults, tried, beside = world.new(name), JOBS[name], [], 0, 0
-    for _ in range(kills):
+    for number in range(kills):
+        ahead = 1 - number / (kills + 1)  # of what was to do; the rest is in the caches by now
         fresh = rng.random() < fresh_share
         second = rng.random() < 0.2
         at_moment = world.moments(name) and rng.random() < 0.5
-        die_at = (rng.randrange(world.moments(name)), rng.random() < 0.5) if at_moment else None
+        die_at = (rng.randrange(math.ceil(ahead * world.moments(name))), rng.random() < 0.5) if at_moment else None
         pid = start(name, folder, die_at, fresh)
         other = start(name, folder) if second else None
         if not at_moment:
-            time.sleep(rng.uniform(0, world.takes[name] + (4 if fresh else 0)))
+            time.sleep(rng.uniform(0, ahead * world.takes[name]) + (rng.uniform(0, 4) if fresh else 0))
             killed, left = kill(pid, rng.random() < 0.5)
         else:
             status = ended(pid)
@@ -580,16 +582,16 @@ class Tally:
         return "\n".join([*lines, *(f"| {name} | {row['tried']:,} | {row['survived']:,} | {row['mended']:,} |" for name, row in rows)])
 
 
-def kill_all(world, names, kills, rng, tally, fresh_share=0.05, together=5):
-    "Spread kills over jobs in turn."
+def kill_all(world, names, kills, rng, tally, fresh_share=0.05, together=8):
+    "Spread kills over jobs, some at a time."
     total = sum(JOBS[name].share for name in names)
     wanted = {name: round(kills * JOBS[name].share / total) for name in names}
-    while any(wanted.values()):
-        for name in [name for name in names if wanted[name]]:
-            tried, _, faults = killed_some(world, name, rng, min(together, wanted[name]), fresh_share)
-            wanted[name] -= tried
-            failed = [fault for fault in faults if "failed" in fault]
-            tally.add(f"kill: {name}", tried, tried if not failed else 0, tried if not faults else 0, faults)
+    while left := [name for name in names for _ in range(wanted[name])]:
+        name = rng.choice(left)
+        tried, _, faults = killed_some(world, name, rng, min(together, wanted[name]), fresh_share)
+        wanted[name] -= tried
+        failed = [fault for fault in faults if "failed" in fault]
+        tally.add(f"kill: {name}", tried, tried if not failed else 0, tried if not faults else 0, faults)
 
 
 # Storage faults

@@ -251,10 +251,10 @@ def generate(
     out = Path(out).absolute()
     _claim(out, settings(subjects, seed))
     todo = [number for number in range(subjects) if not _is_done((out / _part(number)).parent)]
-    if not todo and (out / MANIFEST).is_file() and not changed_files(out, MANIFEST):
-        return out
     for folder in (out, *out.glob("s*[0-9]"), out / "strip"):
         sweep(folder)
+    if not todo and (out / MANIFEST).is_file() and not changed_files(out, MANIFEST):
+        return out
     pictures = len(CLASSES) * (FACES + 1)
     with tqdm(total=subjects * pictures, initial=(subjects - len(todo)) * pictures, unit="picture", desc="posebench") as bar:
         bar.set_description("posebench: shaping heads (the first time takes a minute or two)")
