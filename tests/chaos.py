@@ -516,7 +516,7 @@ def killed_some(world, name, rng, kills, fresh_share):
         ahead = 1 - number / (kills + 1)  # of what was to do; the rest is in the caches by now
         fresh = rng.random() < fresh_share
         second = rng.random() < 0.2
-        at_moment = world.moments(name) and rng.random() < 0.5
+        at_moment = rng.random() < min(0.5, world.moments(name) / 40)
         die_at = (rng.randrange(math.ceil(ahead * world.moments(name))), rng.random() < 0.5) if at_moment else None
         pid = start(name, folder, die_at, fresh)
         other = start(name, folder) if second else None
@@ -526,7 +526,7 @@ def killed_some(world, name, rng, kills, fresh_share):
         else:
             status = ended(pid)
             killed, left = status == -signal.SIGKILL, survivors(pid)
-            if status > 0:
+            if status > 0 and not (second and _refused(job, folder)):
                 faults.append(f"a start failed: {_last_line(folder)}")
         tried += killed
         if left:
@@ -534,7 +534,7 @@ def killed_some(world, name, rng, kills, fresh_share):
         if second:
             beside += 1
             status = ended(other)
-            if status and not (job.refuses and job.refuses in (notes(folder) / "log").read_text()):
+            if status and not _refused(job, folder):
                 faults.append(f"the run beside failed: {_last_line(folder)}")
             if survivors(other):
                 faults.append("processes outlived the run beside")
@@ -551,6 +551,10 @@ def killed_some(world, name, rng, kills, fresh_share):
     if job.computes and not beside and world.computed(folder, name) > distinct + 2 * BATCH * tried:
         faults.append(f"{world.computed(folder, name)} rows computed for {distinct} after {tried} kills")
     return tried, beside, faults
+
+
+def _refused(job, folder):
+    return job.refuses and job.refuses in (notes(folder) / "log").read_text()
 
 
 def _last_line(folder):

@@ -341,9 +341,12 @@ def test_what_a_killed_fit_left_is_swept(data, tmp_path):
     for left in (old, young):
         left.mkdir()
         (left / "facts.json").touch()
-    os.utime(old, (0, 0))
+    (fit_left,) = [path / ".fit.0123.tmp" for path in (tmp_path / "user-cache" / "fits").iterdir()]
+    fit_left.touch()
+    for left in (old, fit_left):
+        os.utime(left, (0, 0))
     fit([LR], data, tmp_path)
-    assert young.exists() and not old.exists()
+    assert young.exists() and not old.exists() and not fit_left.exists()
 
 
 def test_a_search_tells_of_val_and_test_and_its_voters_can_be_taken_again(data, tmp_path):

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import SUMS, atomic_path, cache_dir, changed_files, code_hash, file_sha256, sha256, sweep, write_sums
+from ..core.files import SUMS, cache_dir, changed_files, code_hash, file_sha256, sha256, sweep, write_sums
 from ..core.labels import CLASSES, PROBABILITIES
 from ..core.model_cache import cores
 
@@ -288,21 +288,23 @@ def _sealed_backend():
         "Ends every file with the SHA-256 of what comes before; a pickle would take a flipped bit for a number."
 
         def contains_item(self, call_id):
-            path = Path(self.location, *call_id, "output.pkl")
-            sweep(path.parent)
             try:
-                data = path.read_bytes()
+                data = Path(self.location, *call_id, "output.pkl").read_bytes()
             except OSError:
                 return False
             return sha256(data[:-_SEAL]) == data[-_SEAL:].decode("ascii", "replace")
 
         def _concurrency_safe_write(self, item, filename, write):
 
-            with atomic_path(filename) as aside:
+            aside = Path(self.location, f".fit.{secrets.token_hex(8)}.tmp")
+            try:
                 write(item, str(aside))
                 digest = file_sha256(aside)
                 with open(aside, "ab") as file:
                     file.write(digest.encode())
+                os.replace(aside, filename)
+            finally:
+                aside.unlink(missing_ok=True)
 
     return Sealed
 
@@ -434,7 +436,8 @@ def fit_methods(
     views = {pair: see(*pair) for pair in dict.fromkeys((method.condition, method.embedder) for method in methods)}
     hashes = {pair: array_hash(features) for pair, features in views.items()}
     rungs, todo, kept = [], {}, Path(out).absolute() / "cache" / "rungs"
-    sweep(kept)
+    for folder in (kept, fit_memory().store_backend.location):
+        sweep(folder)
     for method in methods:
         pair = method.condition, method.embedder
         rung = Rung(kept / rung_key(method, hashes[pair], manifest))
