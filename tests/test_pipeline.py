@@ -213,17 +213,18 @@ def test_a_run_that_a_disk_has_changed_is_made_again(faces, tmp_path):
     config = Config("folder", str(faces), pose="none", esv=QUICK, ladders=[])
     run = make_run(config, tmp_path)
     right, runs = run.metrics, tmp_path / "cache" / "runs"
-    old, young = runs / ".a.0123.tmp", runs / ".b.0123.tmp"  # of a run that was killed, and of one that lives
-    for left in (old, young):
+    old, young, fitted = runs / ".a.0123.tmp", runs / ".b.0123.tmp", runs.with_name("rungs") / ".c.0123.tmp"  # killed, alive, killed
+    for left in (old, young, fitted):
         left.mkdir()
-    os.utime(old, (0, 0))
+    for left in (old, fitted):
+        os.utime(left, (0, 0))
     text = (run.path / "run.json").read_text()
     place = text.index('"accuracy"') + text[text.index('"accuracy"') :].index("0.") + 2
     (run.path / "run.json").write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
     with pytest.warns(UserWarning, match=r"is damaged \(run.json\): set aside in .*runs, and made again"):
         again = make_run(config, tmp_path)
     assert again.path == run.path and again.damaged == [] and again.metrics == right
-    assert young.exists() and not old.exists()
+    assert young.exists() and not old.exists() and not fitted.exists()
     assert [path.suffix for path in runs.iterdir() if path != young] == [".damaged"]
 
 

@@ -228,7 +228,8 @@ def make_run(
     study = Study(config, out, strict=strict)
     finished = Run(study.out / config.dataset / run_id(config, study.ids, manifest_sha256(study.manifest)))
     (runs := study.out / "cache" / "runs").mkdir(parents=True, exist_ok=True)
-    sweep(runs)
+    for kept in ("maps", "rungs", "runs"):
+        sweep(runs.with_name(kept))
     work = Run(runs / f".{finished.path.name}.{secrets.token_hex(4)}.tmp")
     if finished.is_finished and (damaged := finished.damaged):
         warnings.warn(f"{finished.path} is damaged ({', '.join(damaged)}): set aside in {runs}, and made again", stacklevel=2)
