@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AS_SELECTED', 'FOLDED', 'SMALL', 'Method', 'check_no_leak', 'val_fold', 'make_estimator', 'prediction_rows',
            'all_classes', 'fit_predict', 'can_be_fitted', 'parameter_count', 'facts_of', 'fit_memory', 'rung_key',
-           'array_hash', 'Rung', 'fit_methods']
+           'array_hash', 'Rung', 'sweep_fits', 'fit_methods']
 
 # %% ../../nbs/62_train.ipynb #65ca2c07
 import json
@@ -417,6 +417,14 @@ def _fit_all(todo, manifest, keep_models, engine):
         os.environ.pop("TQDM_DISABLE", None)
 
 # %% ../../nbs/62_train.ipynb #81258d39
+def sweep_fits(
+    out: str | os.PathLike,  # rungs are kept below out/cache/rungs
+):
+    "Remove what killed fits left, of rungs and of candidates."
+    for folder in (Path(out) / "cache" / "rungs", fit_memory().store_backend.location):
+        sweep(folder)
+
+
 def fit_methods(
     methods: list[Method],
     see,  # (condition, embedder) to (N, D) features
@@ -435,9 +443,8 @@ def fit_methods(
         check_no_leak(manifest)
     views = {pair: see(*pair) for pair in dict.fromkeys((method.condition, method.embedder) for method in methods)}
     hashes = {pair: array_hash(features) for pair, features in views.items()}
+    sweep_fits(out)
     rungs, todo, kept = [], {}, Path(out).absolute() / "cache" / "rungs"
-    for folder in (kept, fit_memory().store_backend.location):
-        sweep(folder)
     for method in methods:
         pair = method.condition, method.embedder
         rung = Rung(kept / rung_key(method, hashes[pair], manifest))

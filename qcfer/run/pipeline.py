@@ -34,6 +34,7 @@ from qcfer.run.train import (
     whole_method,
 )
 
+from ..classify.train import sweep_fits
 from ..core.files import cache_dir, code_hash, sha256, sweep
 from ..core.labels import CLASSES
 from ..data.cartoons import draw_faces
@@ -228,8 +229,9 @@ def make_run(
     study = Study(config, out, strict=strict)
     finished = Run(study.out / config.dataset / run_id(config, study.ids, manifest_sha256(study.manifest)))
     (runs := study.out / "cache" / "runs").mkdir(parents=True, exist_ok=True)
-    for kept in ("maps", "rungs", "runs"):
-        sweep(runs.with_name(kept))
+    for folder in (runs, runs.with_name("maps")):
+        sweep(folder)
+    sweep_fits(study.out)
     work = Run(runs / f".{finished.path.name}.{secrets.token_hex(4)}.tmp")
     if finished.is_finished and (damaged := finished.damaged):
         warnings.warn(f"{finished.path} is damaged ({', '.join(damaged)}): set aside in {runs}, and made again", stacklevel=2)
