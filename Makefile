@@ -12,7 +12,7 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 # Versions that are known to work together; CONSTRAINTS= takes the newest instead.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help report test types coverage bench lab notebooks readme constraints clean
+.PHONY: help report test types coverage bench chaos lab notebooks readme constraints clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ coverage: $(READY) .venv/.mesa .venv/.browser  ## pytest, and which lines and br
 
 bench: $(READY) .venv/.mesa  ## how fast each stage is, beside the plain way, and how it grows: an hour or two
 	$(BIN)/qcfer bench --growth --plain tests/bench/plain.py --to "$(OUT)/bench.json"
+
+chaos: $(READY) .venv/.mesa  ## kill every job a thousand times, spoil every file and disk, and count what was lost: an hour
+	$(BIN)/python tests/chaos.py --to "$(OUT)/chaos.json"
 
 lab: $(READY)  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs

@@ -75,7 +75,7 @@ def _study(dataset, options, **how):
     config, out = config_of(dataset, options)
     return Study(config, out, **how)
 
-# %% ../nbs/cli.ipynb #90982f03
+# %% ../nbs/cli.ipynb #20f8c522
 @app.command
 def prepare(dataset: Dataset, /, *, options: Options = None, strict: Strict = False, deep: bool = False):
     """Find a set's pictures, read each file, and write its manifest, its list of rejects and a page that sums them up.
@@ -125,7 +125,6 @@ def _with_test_yaw(study):
     yaw = np.full(len(manifest), np.nan)
     yaw[rows] = found.angles[:, 0]
     return manifest.assign(yaw=yaw)
-
 
 # %% ../nbs/cli.ipynb #e67a9745
 @app.command
@@ -253,6 +252,7 @@ def finetune(dataset: Dataset, /, *, options: Options = None, model: str = "timm
     epochs:
         At most; val decides when to stop.
     """
+    from qcfer.core.files import atomic_path
     from qcfer.embed.finetune import finetune as train_network
     from qcfer.embed.torch_networks import is_plumbing
     from qcfer.evaluate.scores import evaluate
@@ -261,7 +261,8 @@ def finetune(dataset: Dataset, /, *, options: Options = None, model: str = "timm
     settings = {"model": model, "epochs": epochs, "device": study.config.device, "seed": study.config.seed}
     rows, _ = train_network(study.images, study.manifest, study.out / "cache" / "finetune", **settings)
     path = study.out / dataset / "finetuned.parquet"
-    rows.to_parquet(path, index=False)
+    with atomic_path(path) as aside:
+        rows.to_parquet(aside, index=False)
     if is_plumbing(model):
         print("random weights: this tries the program out and is no result")
     _say_accuracy(f"{model}, trained end to end", evaluate(rows, seed=study.config.seed))

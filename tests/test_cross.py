@@ -59,7 +59,7 @@ def test_other_embedders_and_missing_models_are_named(trained, tmp_path):
         cross(Run(other), config, tmp_path / "out")
     record = json.loads((other / "run.json").read_text())
     record["ids"]["embedder"] = "another one"
-    (other / "run.json").write_text(json.dumps(record))
+    Run(other).save_record(record)
     with pytest.raises(ValueError, match="expected the embedder of the run, another one; found effnet_lite0"):
         cross(Run(other), config, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*-to-*/*"))

@@ -14,7 +14,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qcfer.core import files
-from qcfer.core.files import WeightsError, atomic_path, cache_dir, code_hash, file_sha256, find_weights, inside, sha256
+from qcfer.core.files import (
+    SUMS,
+    WeightsError,
+    atomic_path,
+    cache_dir,
+    changed_files,
+    code_hash,
+    file_sha256,
+    find_weights,
+    inside,
+    sha256,
+    sweep,
+    write_sums,
+)
 
 def names(folder):
     return sorted(os.listdir(folder))
@@ -90,6 +103,48 @@ def test_a_file_where_a_folder_is_expected(tmp_path):
     with pytest.raises(OSError, match="out"), atomic_path(tmp_path / "out" / "state") as aside:
         aside.write_text("lost")
     assert (tmp_path / "out").read_text() == "a file"
+
+
+def test_what_killed_writers_left_is_swept_but_not_what_others_own(tmp_path):
+    old = [".state.csv.01ab.tmp", ".[x].csv.01ab.tmp", ".folder.01ab.tmp"]
+    kept = [".state.csv.02ab.tmp", "mine.tmp", ".hidden", ".state.csv.part"]
+    for name in (*old, *kept):
+        (tmp_path / name).mkdir() if "folder" in name else (tmp_path / name).write_text("half")
+    (tmp_path / ".folder.01ab.tmp" / "part").write_text("half")
+    for name in (*old, *kept[1:]):
+        os.utime(tmp_path / name, (0, 0))
+    sweep(tmp_path, "[x].csv")
+    assert names(tmp_path) == sorted({*old, *kept} - {".[x].csv.01ab.tmp"})
+    sweep(tmp_path)
+    assert names(tmp_path) == sorted(kept)
+    sweep(tmp_path / "absent")
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_flipped_bit_goes_unnoticed(tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("sums")
+    contents = {"a.json": b'{"accuracy": 0.71}', "b": b"\0" * 40, "late": b"after the list"}
+    for name in ("a.json", "b"):
+        (folder / name).write_bytes(contents[name])
+    write_sums(folder, late=contents["late"])
+    (folder / "late").write_bytes(contents["late"])
+    assert changed_files(folder) == []
+    name = data.draw(st.sampled_from(sorted(contents)))
+    spoilt = bytearray(contents[name])
+    spoilt[data.draw(st.integers(0, len(spoilt) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+    (folder / name).write_bytes(spoilt)
+    assert changed_files(folder) == changed_files(folder, name) == [name]
+    (folder / name).unlink()
+    assert changed_files(folder, name) == [name]
+    (folder / SUMS).unlink()
+    assert changed_files(folder) == []
+
+
+def test_the_list_is_what_sha256sum_reads(tmp_path):
+    (tmp_path / "a").write_bytes(b"a")
+    write_sums(tmp_path)
+    assert (tmp_path / SUMS).read_text() == f"{sha256(b'a')}  a\n"
 
 
 # Staying below the root

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from qcfer.cli import main
-from qcfer.core.files import file_sha256
+from qcfer.core.files import SUMS, file_sha256
 from qcfer.core.labels import CLASSES
 from qcfer.data.manifest import prepare
 from qcfer.run.config import Config
@@ -71,6 +71,8 @@ def other_test(posebench_set, tmp_path_factory):
     "The same PoseBench with other test faces: mirrored, dimmed, their frontal views too, and with labels at random."
     folder = tmp_path_factory.mktemp("other") / "set"
     shutil.copytree(posebench_set, folder)
+    for sums in folder.rglob(SUMS):
+        sums.unlink()
     table = pd.read_parquet(folder / "posebench.parquet")
     test = table["split"] == "test"
     for name in sorted({*table.loc[test, "image"], *table.loc[test, "frontal"]}):

@@ -33,6 +33,7 @@ from qcfer.data.manifest import (
     prepare,
 )
 from qcfer.data.splits import assign_splits, draw_groups
+from qcfer.data.unpacked import unpack_once
 from test_pictures import DEEP, NOISE, WHOLE, bomb, encoded
 
 KAGGLE = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
@@ -157,6 +158,23 @@ def test_a_split_that_is_missing_is_named(tmp_path):
 
 
 # What lies in the folders
+
+
+def test_what_a_killed_unpacking_left_is_swept(tmp_path):
+    old = tmp_path / ".set.0123.tmp"
+    fill(old)
+    os.utime(old, (0, 0))
+    unpack_once(tmp_path / "set", fill)
+    assert [path.name for path in tmp_path.iterdir()] == ["set"] and len(list((tmp_path / "set").iterdir())) == 10
+
+
+def test_what_a_killed_prepare_left_is_swept(tmp_path):
+    root, old = two_classes(tmp_path / "set"), tmp_path / "out" / "folder" / ".manifest.parquet.0123.tmp"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    os.utime(old, (0, 0))
+    prepare("folder", root, tmp_path / "out")
+    assert sorted(path.name for path in old.parent.iterdir()) == ["counts.csv", "manifest.parquet", "rejected.csv"]
 
 
 def test_the_manifest_of_a_folder(tmp_path):

@@ -109,8 +109,9 @@ def _pickled(path):
         lambda path: np.save(path, np.zeros((24, 3), np.float32)),
         lambda path: np.save(path, np.zeros((24, 2))),
         _pickled,
+        lambda path: path.write_bytes(path.read_bytes()[:-2] + bytes([path.read_bytes()[-2] ^ 1]) + path.read_bytes()[-1:]),
     ],
-    ids=["cut short", "empty", "text", "NaN", "three columns", "float64", "pickle"],
+    ids=["cut short", "empty", "text", "NaN", "three columns", "float64", "pickle", "a bit"],
 )
 def test_a_damaged_map_is_drawn_again(damage, drawn, tmp_path):
     first = maps.cached_map(FEATURES, "tsne", 0, tmp_path)

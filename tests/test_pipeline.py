@@ -209,6 +209,25 @@ def test_nothing_is_published_when_the_record_cannot_be_written(faces, tmp_path)
     assert make_run(config, tmp_path).is_finished
 
 
+def test_a_run_that_a_disk_has_changed_is_made_again(faces, tmp_path):
+    config = Config("folder", str(faces), pose="none", esv=QUICK, ladders=[])
+    run = make_run(config, tmp_path)
+    right, runs = run.metrics, tmp_path / "cache" / "runs"
+    old, young, fitted = runs / ".a.0123.tmp", runs / ".b.0123.tmp", runs.with_name("rungs") / ".c.0123.tmp"  # killed, alive, killed
+    for left in (old, young, fitted):
+        left.mkdir()
+    for left in (old, fitted):
+        os.utime(left, (0, 0))
+    text = (run.path / "run.json").read_text()
+    place = text.index('"accuracy"') + text[text.index('"accuracy"') :].index("0.") + 2
+    (run.path / "run.json").write_text(text[:place] + str(9 - int(text[place])) + text[place + 1 :])
+    with pytest.warns(UserWarning, match=r"is damaged \(run.json\): set aside in .*runs, and made again"):
+        again = make_run(config, tmp_path)
+    assert again.path == run.path and again.damaged == [] and again.metrics == right
+    assert young.exists() and not old.exists() and not fitted.exists()
+    assert [path.suffix for path in runs.iterdir() if path != young] == [".damaged"]
+
+
 def test_the_meter_measures_time_and_memory():
     meter = Meter()
     with meter.stage("hold"):

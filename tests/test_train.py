@@ -1,5 +1,8 @@
 """Training: the same numbers as plain estimators, nothing from the test set, nothing twice, nothing lost."""
+import hashlib
 import os
+import pickle
+import random
 import shutil
 import signal
 import subprocess
@@ -16,12 +19,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit
 
 import qcfer
+from qcfer.classify import train
 from qcfer.classify.afp import AFP
 from qcfer.classify.esv import ESV
 from qcfer.classify.ladders import LADDERS, ONE_LR, choices_ladder
 from qcfer.classify.train import (
     AS_SELECTED,
     Method,
+    Rung,
+    _publish,
     array_hash,
     can_be_fitted,
     fit_methods,
@@ -275,6 +281,111 @@ def test_killed_at_any_moment_it_goes_on_and_leaves_nothing_half_done(tmp_path):
     assert len(finished()) == 5
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert not [path for path in rungs.glob("*") if path.suffix == ".tmp" and list(Path(path).glob("facts.json"))]
+
+
+def flip(path, seed=0):
+    "Change a bit as a bad disk does."
+    rng, spoilt = random.Random(seed), bytearray(path.read_bytes())
+    spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
+    path.write_bytes(spoilt)
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "facts.json", "model.skops", "SHA256SUMS"])
+def test_a_rung_that_a_disk_has_changed_is_fitted_again(name, data, tmp_path):
+    (rung,) = fit([LR], data, tmp_path, keep_models=True)
+    right, facts = rung.predictions, rung.facts
+    for seed in range(5):
+        flip(rung.folder / name, seed)
+        assert not rung.is_whole(with_model=True)
+        (again,) = fit([LR], data, tmp_path, keep_models=True)
+        assert again.is_whole(with_model=True)
+        pd.testing.assert_frame_equal(again.predictions, right)
+        assert again.facts["members"] == facts["members"] and again.facts["validation_accuracy"] == facts["validation_accuracy"]
+    assert [path.name for path in rung.folder.parent.iterdir()] == [rung.folder.name]
+
+
+def test_a_fit_that_a_disk_has_changed_is_made_again(data, tmp_path):
+    (rung,) = fit([LR], data, tmp_path / "first")
+    right, kept = rung.predictions, sorted((tmp_path / "user-cache" / "fits").rglob("output.pkl"))
+    before = [path.read_bytes() for path in kept]
+    assert len(kept) >= 2
+    for seed in range(6):
+        for path in kept:
+            flip(path, seed)
+        pd.testing.assert_frame_equal(fit([LR], data, tmp_path / f"{seed}")[0].predictions, right)
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    fit([LR], data, tmp_path / "last")
+    assert [path.stat().st_mtime_ns for path in kept] == stamps  # and found again where it is whole
+    assert [len(path.read_bytes()) for path in kept] == [len(data) for data in before]
+
+
+class Planted:
+    "What runs whatever its author likes when it is unpickled."
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_fit_that_somebody_else_has_written_is_never_unpickled(data, tmp_path, monkeypatch):
+    (rung,) = fit([LR], data, tmp_path / "first")
+    right, kept = rung.predictions, sorted((tmp_path / "user-cache" / "fits").rglob("output.pkl"))
+    planted = pickle.dumps(Planted(tmp_path / "ran"))
+    seals = {"none": b"", "a hash": hashlib.sha256(planted).hexdigest().encode(), "a key of its own": b"0" * 64}
+    for name, seal in seals.items():
+        for path in kept:
+            path.write_bytes(planted + seal)
+        pd.testing.assert_frame_equal(fit([LR], data, tmp_path / name)[0].predictions, right)
+        assert not (tmp_path / "ran").exists()
+    pickle.loads(planted)
+    assert (tmp_path / "ran").exists()  # the plant would have worked
+
+
+def test_the_key_of_the_fits_is_the_users_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(train, "user_config_dir", lambda name: str(tmp_path / name))
+    key = train._key.__wrapped__()
+    file = tmp_path / "qcfer" / "fits.key"
+    assert file.read_bytes() == key and len(key) == 32 and file.stat().st_mode & 0o777 == 0o600
+    assert train._key.__wrapped__() == key
+    file.write_bytes(b"short")
+    assert len(train._key.__wrapped__()) == 32
+    monkeypatch.setattr(train, "user_config_dir", lambda name: "/proc/nowhere")
+    assert train._key.__wrapped__() != train._key.__wrapped__()  # of this process alone
+
+
+def test_two_runs_may_fit_the_same_rung(data, tmp_path):
+    (rung,) = fit([LR], data, tmp_path, keep_models=True)
+    first, mark = rung.folder, rung.folder / "facts.json"
+
+    def another(with_model):
+        aside = first.with_name(f".{first.name}-0123.tmp")
+        shutil.copytree(first, aside, dirs_exist_ok=True)
+        return aside if with_model else (aside / "model.skops").unlink() or aside
+
+    stamp = mark.stat().st_ino
+    for with_model in (True, False):
+        _publish(another(True), first, with_model)
+        assert mark.stat().st_ino == stamp  # the quicker one's stays for those who are reading it
+    lesser = first.with_name("lesser")
+    shutil.copytree(first, lesser, ignore=shutil.ignore_patterns("model.skops", "SHA256SUMS"))
+    _publish(another(True), lesser, True)
+    assert Rung(lesser).is_whole(with_model=True)
+
+
+def test_what_a_killed_fit_left_is_swept(data, tmp_path):
+    (rung,) = fit([LR], data, tmp_path)
+    old, young = (rung.folder.with_name(f".{rung.folder.name}-{name}.tmp") for name in ("old", "young"))
+    for left in (old, young):
+        left.mkdir()
+        (left / "facts.json").touch()
+    (fit_left,) = [path / ".fit.0123.tmp" for path in (tmp_path / "user-cache" / "fits").iterdir()]
+    fit_left.touch()
+    for left in (old, fit_left):
+        os.utime(left, (0, 0))
+    fit([LR], data, tmp_path)
+    assert young.exists() and not old.exists() and not fit_left.exists()
 
 
 def test_a_search_tells_of_val_and_test_and_its_voters_can_be_taken_again(data, tmp_path):

@@ -5,26 +5,31 @@
 # %% auto #0
 __all__ = ['AS_SELECTED', 'FOLDED', 'SMALL', 'Method', 'check_no_leak', 'val_fold', 'make_estimator', 'prediction_rows',
            'all_classes', 'fit_predict', 'can_be_fitted', 'parameter_count', 'facts_of', 'fit_memory', 'rung_key',
-           'array_hash', 'Rung', 'fit_methods']
+           'array_hash', 'Rung', 'sweep_fits', 'fit_methods']
 
 # %% ../../nbs/62_train.ipynb #65ca2c07
+import hmac
 import json
 import os
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from platformdirs import user_config_dir
 from tqdm import tqdm
 
-from ..core.files import cache_dir, code_hash, sha256
+from ..core.files import SUMS, atomic_path, cache_dir, changed_files, code_hash, sha256, sweep, write_sums
 from ..core.labels import CLASSES, PROBABILITIES
 from ..core.model_cache import cores
 
-# %% ../../nbs/62_train.ipynb #4ce7c8ff
+# %% ../../nbs/62_train.ipynb #55e986f6
 AS_SELECTED = {"cv": None, "top_m": "auto"}
 "Voters that were selected before, fitted without selecting anew; where accuracies weigh the votes, see `Method.changed`."
 
@@ -82,7 +87,6 @@ def _merged(old, new):
     if old.get("voting") == "weighted" and AS_SELECTED.items() <= new.items():
         new = {name: value for name, value in new.items() if name != "cv"} | {"top_m": 99}
     return old | new
-
 
 # %% ../../nbs/62_train.ipynb #32ee845c
 def check_no_leak(
@@ -271,9 +275,72 @@ _KEPT_BYTES = 6_000_000_000
 def fit_memory():  # a joblib.Memory in the user's cache
     "Where fitted candidates are kept: they depend on the features and on the code that fits them."
     import sklearn
-    from joblib import Memory
+    from joblib import Memory, register_store_backend
 
-    return Memory(cache_dir() / "fits" / f"{sklearn.__version__}-{code_hash('classify.esv', 'classify.search')}", verbose=0)
+    register_store_backend("sealed", _sealed_backend())
+    name = f"{sklearn.__version__}-{code_hash('classify.esv', 'classify.search')}-sealed"
+    return Memory(cache_dir() / "fits" / name, backend="sealed", verbose=0)
+
+
+@cache
+def _key():
+    "32 random bytes in the user's own configuration, which nobody else can read; of this process alone where they cannot be kept."
+    path, made = Path(user_config_dir("qcfer")) / "fits.key", secrets.token_bytes(32)
+    try:
+        if not path.is_file() or path.stat().st_size != len(made):
+            with atomic_path(path) as aside:
+                aside.touch(mode=0o600)
+                aside.write_bytes(made)
+        return path.read_bytes()
+    except OSError:
+        return made
+
+
+def _seal(data):
+    return hmac.new(_key(), data, "sha256").hexdigest().encode()
+
+
+@cache
+def _sealed_backend():
+    from joblib import load
+    from joblib._store_backends import FileSystemStoreBackend
+
+    class Sealed(FileSystemStoreBackend):
+        """Ends every file with a seal that the user's key alone can make, and reads no other.
+
+        A pickle would take a flipped bit for a number, and do whatever somebody wrote into it who may write to the folder.
+        """
+
+        def contains_item(self, call_id):
+            return self._whole(call_id) is not None
+
+        def load_item(self, call_id, verbose=1, timestamp=None, metadata=None):
+            if (data := self._whole(call_id)) is None:
+                raise KeyError(f"expected a sealed fit at {'/'.join(call_id)}; found none")
+            return load(BytesIO(data))
+
+        def _whole(self, call_id):
+            "What was written, without its seal; None where there is nothing, or anybody else's."
+            try:
+                data = Path(self.location, *call_id, "output.pkl").read_bytes()
+            except OSError:
+                return None
+            return data[:-_SEAL] if hmac.compare_digest(_seal(data[:-_SEAL]), data[-_SEAL:]) else None
+
+        def _concurrency_safe_write(self, item, filename, write):
+            aside = Path(self.location, f".fit.{secrets.token_hex(8)}.tmp")
+            try:
+                write(item, str(aside))
+                with open(aside, "rb+") as file:
+                    file.write(_seal(file.read()))
+                os.replace(aside, filename)
+            finally:
+                aside.unlink(missing_ok=True)
+
+    return Sealed
+
+
+_SEAL = 64  # hexadecimal digits
 
 # %% ../../nbs/62_train.ipynb #0518d039
 def rung_key(
@@ -297,7 +364,7 @@ def array_hash(
     "A hash of an array's shape and content."
     return sha256(f"{features.shape}{features.dtype}", np.ascontiguousarray(features).tobytes())[:32]
 
-# %% ../../nbs/62_train.ipynb #c54e3d63
+# %% ../../nbs/62_train.ipynb #ffb8b39c
 @dataclass(frozen=True)
 class Rung:
     "A fitted rung: its folder holds predictions.parquet, facts.json and, where it was asked for, model.skops."
@@ -319,6 +386,11 @@ class Rung:
         "The file of its classifiers, where they were kept."
         return self.folder / "model.skops"
 
+    def is_whole(self, with_model: bool = False) -> bool:
+        "Whether every file is there and as it was written."
+        names = {"predictions.parquet", "facts.json", *(["model.skops"] if with_model else [])}
+        return all((self.folder / name).is_file() for name in (SUMS, *names)) and not changed_files(self.folder)
+
 
 def _fit_rung(method, features, manifest, folder, keep_model):
     "Fit a rung and write its folder, all of it or nothing."
@@ -336,10 +408,24 @@ def _fit_rung(method, features, manifest, folder, keep_model):
         (aside / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
         if keep_model:
             save(estimator, aside / "model.skops")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(aside, folder)
+        write_sums(aside)
+        _publish(aside, folder, keep_model)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _publish(aside, folder, keep_model):
+    "Move a fitted rung to its place, unless another process was quicker; what is not whole there gives way."
+    old = aside.with_suffix(".old.tmp")
+    if not Rung(folder).is_whole(keep_model):
+        with suppress(FileNotFoundError):
+            os.replace(folder, old)
+    try:
+        os.replace(aside, folder)
+    except OSError:
+        if not Rung(folder).is_whole(keep_model):
+            raise
+    shutil.rmtree(old, ignore_errors=True)
 
 # %% ../../nbs/62_train.ipynb #9c0fb59c
 SMALL = 2_000
@@ -365,6 +451,14 @@ def _fit_all(todo, manifest, keep_models, engine):
         os.environ.pop("TQDM_DISABLE", None)
 
 # %% ../../nbs/62_train.ipynb #81258d39
+def sweep_fits(
+    out: str | os.PathLike,  # rungs are kept below out/cache/rungs
+):
+    "Remove what killed fits left, of rungs and of candidates."
+    for folder in (Path(out) / "cache" / "rungs", fit_memory().store_backend.location):
+        sweep(folder)
+
+
 def fit_methods(
     methods: list[Method],
     see,  # (condition, embedder) to (N, D) features
@@ -383,12 +477,13 @@ def fit_methods(
         check_no_leak(manifest)
     views = {pair: see(*pair) for pair in dict.fromkeys((method.condition, method.embedder) for method in methods)}
     hashes = {pair: array_hash(features) for pair, features in views.items()}
-    rungs, todo = [], {}
+    sweep_fits(out)
+    rungs, todo, kept = [], {}, Path(out).absolute() / "cache" / "rungs"
     for method in methods:
         pair = method.condition, method.embedder
-        rung = Rung(Path(out).absolute() / "cache" / "rungs" / rung_key(method, hashes[pair], manifest))
+        rung = Rung(kept / rung_key(method, hashes[pair], manifest))
         rungs.append(rung)
-        if not (rung.model if keep_models else rung.folder / "facts.json").is_file():
+        if not rung.is_whole(keep_models):
             todo[rung.folder] = method, views[pair]
     if todo:
         _fit_all(todo, manifest, keep_models, engine)

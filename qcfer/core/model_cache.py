@@ -10,7 +10,6 @@ import json
 import os
 import re
 import secrets
-import time
 import warnings
 import zlib
 from collections import deque
@@ -26,7 +25,7 @@ import pyarrow as pa
 from PIL import Image
 from tqdm import tqdm
 
-from .files import atomic_path, sha256
+from .files import atomic_path, sha256, sweep
 
 # %% ../../nbs/05_model_cache.ipynb #58bb4b14
 class ImageModel(Protocol):
@@ -187,14 +186,13 @@ def _stored(
 
 # %% ../../nbs/05_model_cache.ipynb #8c0a83c3
 _FEW_FILES = 8
-_STALE_S = 3600  # a temporary file that nobody has touched for so long belongs to a run that was killed
 
 
 def _merge(
     folder: Path,  # the model's folder
     schema: pa.Schema,  # what its files hold
 ):
-    "Merge the model's files into one when there are more than a few, and sweep what killed writers left."
+    "Merge the model's files into one when there are more than a few."
     paths = sorted(folder.glob("part-*.arrow"))
     if len(paths) <= _FEW_FILES:
         return
@@ -219,9 +217,6 @@ def _merge(
         if path in spoilt:
             _rename_damaged(path, spoilt[path])
         else:
-            path.unlink(missing_ok=True)
-    for path in folder.glob(".*.tmp"):
-        if time.time() - path.stat().st_mtime > _STALE_S:
             path.unlink(missing_ok=True)
 
 # %% ../../nbs/05_model_cache.ipynb #19989a8d
@@ -348,6 +343,7 @@ def compute(
     first = {key: place for place, key in reversed(list(enumerate(keys)))}
     if folder is not None:
         folder = _model_folder(folder, model)
+        sweep(folder)
         _check_model(folder, model)
     missing = sorted(first.values()) if folder is None else _fill(rows, first, folder, schema)
     with tqdm(total=len(missing), desc=desc, unit=" images", delay=2, disable=not missing) as bar:

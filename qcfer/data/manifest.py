@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import atomic_path, inside, sha256
+from ..core.files import atomic_path, inside, sha256, sweep
 from ..core.labels import CLASSES
 from ..core.pictures import ImageError, Pictures, decode_image, image_size
 from .code_order import check_codes
@@ -260,7 +260,7 @@ def load_manifest(
 def _without_formulas(table):
     return table.replace(r"^(?=[=+\-@\t\r])", "'", regex=True)
 
-# %% ../../nbs/13_manifest.ipynb #44aeac1c
+# %% ../../nbs/13_manifest.ipynb #ea3bcdcc
 def prepare(
     name: str,  # a registered set
     root: str | os.PathLike,  # the folder with the set
@@ -277,6 +277,7 @@ def prepare(
     whether links are followed (`follow_links`), each where there is something to say.
     """
     root = locate(name, root, out, told)
+    sweep(Path(out) / name)
     manifest, rejected, counts = survey(name, root, seed, deep=deep, told=told)
     for stem, table in (("rejected", rejected), ("counts", counts)):
         with atomic_path(Path(out) / name / f"{stem}.csv") as aside:

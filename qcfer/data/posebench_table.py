@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.files import SUMS, changed_files
 from .label_files import Below, DatasetError
 from .layouts import DEFAULTS, LADDERS, Dataset, dataset
 
@@ -89,8 +90,13 @@ def read_posebench(
     root: Path,  # with posebench.parquet
     more: tuple = (),  # columns of words that it must have besides
 ) -> pd.DataFrame:  # its rows, with every column
-    "The rows of PoseBench; raises `DatasetError` for a file that is not PoseBench's."
+    "The rows of PoseBench; raises `DatasetError` for a file that is not PoseBench's, or not as it was rendered."
     path = root / POSEBENCH_FILE
+    changed = [root / name for name in changed_files(root, POSEBENCH_FILE)]
+    changed += [sums.parent / name for sums in sorted(root.glob(f"*/{SUMS}")) for name in changed_files(sums.parent)]
+    if changed:
+        found = f"{len(changed)} files changed, such as {changed[0]}"
+        raise DatasetError(f"expected PoseBench as it was rendered; found {found}: render it again")
     table, actions = _posebench_table(path, more)
     for column, words, good in _posebench_faults(table, actions):
         if not good.all():

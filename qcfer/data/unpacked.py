@@ -7,6 +7,7 @@ __all__ = ['NOT_UNPACKED', 'unpack_once', 'write_pictures', 'not_unpacked']
 
 # %% ../../nbs/10b_unpacked_pictures.ipynb #4dda82a8
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from ..core.files import sweep
 from ..core.labels import CLASSES
 from .label_files import csv_rows, whole_number
 from .layouts import ROW
@@ -26,7 +28,8 @@ def unpack_once(
     "Fill a folder aside and move it to its place; a folder that is there already is whole."
     if target.is_dir():
         return target
-    aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    sweep(target.parent, target.name)
+    aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
         write(aside)
         if not target.is_dir():  # another run may have been faster

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.checkpoint import read_checkpoint
-from ..core.files import WeightsError, atomic_path, cache_dir, file_sha256, sha256
+from ..core.files import WeightsError, atomic_path, cache_dir, file_sha256, sha256, sweep
 from .base import embedder
 from .graph import Graph, GraphEmbedder
 
@@ -123,6 +123,7 @@ def _lite0_tensors():
 def _lite0_bytes() -> bytes:
     "The serialised ONNX model: from the cache folder, else built and, where that folder can be written, kept."
     stem = f"efficientnet_lite0-{_LITE0_SHA256[:16]}-graph{_GRAPH_VERSION}"
+    sweep(cache_dir())
     for path in sorted(cache_dir().glob(f"{stem}-*.onnx")):
         data = path.read_bytes()
         if path.stem.endswith(sha256(data)[:16]):

@@ -11,13 +11,14 @@ import os
 import sys
 from contextlib import contextmanager
 from importlib.metadata import version
+from io import BytesIO
 from pathlib import Path
 from threading import Timer
 
 import numpy as np
 import pandas as pd
 
-from ..core.files import atomic_path, code_hash, sha256
+from ..core.files import atomic_path, code_hash, file_sha256, sha256, sweep
 
 # %% ../../nbs/75_maps.ipynb #250c9e0c
 def stratified_sample(
@@ -111,20 +112,13 @@ def cached_map(
     features = np.ascontiguousarray(features, np.float32)
     libraries = [version(name) for name in ("scikit-learn", "umap-learn")]
     content = f"{features.shape}", features.tobytes(), method, str(seed), code_hash("evaluate.maps"), *libraries
-    path = Path(folder) / f"{sha256(*content)[:32]}.npy"
-    points = _read_map(path, len(features))
-    if points is None:
-        points = project(features, method, seed)
-        with atomic_path(path) as aside, open(aside, "wb") as file:
-            np.save(file, points, allow_pickle=False)
+    folder, name = Path(folder), sha256(*content)[:32]
+    for path in sorted(folder.glob(f"{name}-*.npy")):
+        if path.stem.endswith(file_sha256(path)[:16]):  # as it was written
+            return np.load(path, allow_pickle=False)
+    points, data = project(features, method, seed), BytesIO()
+    sweep(folder)
+    np.save(data, points, allow_pickle=False)
+    with atomic_path(folder / f"{name}-{sha256(data.getvalue())[:16]}.npy") as aside:
+        aside.write_bytes(data.getvalue())
     return points
-
-
-def _read_map(path, rows):
-    "The (rows, 2) points of a file; None where there is none, or no such points are in it."
-    try:
-        with open(path, "rb") as file:
-            points = np.lib.format.read_array(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
-    return points if points.shape == (rows, 2) and points.dtype == np.float32 and np.isfinite(points).all() else None

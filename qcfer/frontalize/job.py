@@ -29,7 +29,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
-from ..core.files import WeightsError, atomic_path, inside, sha256
+from ..core.files import WeightsError, atomic_path, inside, sha256, sweep
 from ..core.model_cache import cores
 from ..core.pictures import Pictures, decode_image
 from ..data.manifest import FaceImages
@@ -356,9 +356,6 @@ def frontalize_faces(
     return fate_table(turned, fates, [getattr(results.get(name), "quality", _UNKNOWN) for name in names])
 
 
-_STALE_S = 3600  # a temporary file that nobody has touched for so long belongs to a job that was killed
-
-
 @contextmanager
 def _clock(home, frontalizer, bar):
     "Keep beside the pictures whose they are and how fast they were made, and sweep what killed jobs left."
@@ -370,10 +367,8 @@ def _clock(home, frontalizer, bar):
             with suppress(OSError), atomic_path(home / "frontalizer.json") as aside:
                 card = {"id": frontalizer.id, "images_per_s": bar.n / (time.perf_counter() - start)}
                 aside.write_text(json.dumps(card, indent=2), "utf-8")
-        for path in home.glob("*/.*.tmp"):
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > _STALE_S:
-                    path.unlink()
+        for part in (home, *home.glob("[0-9a-f][0-9a-f]")):
+            sweep(part)
 
 # %% ../../nbs/51_frontalization_job.ipynb #02a2a6c5
 class _Turning:

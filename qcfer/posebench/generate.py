@@ -15,14 +15,16 @@ import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import fields
+from io import BytesIO
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import atomic_path, code_hash, sha256
+from ..core.files import SUMS, atomic_path, changed_files, code_hash, sha256, sweep, write_sums
 from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
 from .facs import EXPRESSIONS, facial_actions
@@ -148,7 +150,7 @@ def settings(
     source = code_hash("core.yaw", *(f"posebench.{stage}" for stage in ("facs", "mesh", "look", "renderer", "generate")))
     return {"subjects": subjects, "seed": seed, "source": source} | made_by
 
-# %% ../../nbs/24_generate.ipynb #7ba10cf1
+# %% ../../nbs/24_generate.ipynb #38e09755
 worker_state = {}
 "What a rendering process keeps from one face to the next."
 
@@ -169,7 +171,7 @@ def start_worker(folder):
 
 
 def _render_subject(folder, seed, number, subjects):
-    "All pictures of one subject; its table is written last."
+    "All pictures of one subject; its table is written after them, and last the list of them all."
     folder, renderer = Path(folder), worker_state["renderer"]
     rng = np.random.default_rng([seed, number, 1])
     renderer.dress(worker_state["heads"][number], draw_look(*worker_state["people"][number], rng), rng)
@@ -179,6 +181,7 @@ def _render_subject(folder, seed, number, subjects):
         _render_strip(renderer, folder, seed, number)
     with atomic_path(folder / _part(number)) as aside:
         pd.DataFrame(rows).to_parquet(aside, index=False)
+    write_sums((folder / _part(number)).parent)
 
 # %% ../../nbs/24_generate.ipynb #9320c3c4
 MESA = "install Mesa's libEGL and libGL (Debian: apt-get install libegl1 libgl1 libgl1-mesa-dri)"
@@ -212,7 +215,7 @@ def _claim(folder, wanted):
         changed = ", ".join(f"{name} {found.get(name)}" for name in wanted if found.get(name) != wanted[name])
         raise ValueError(f"expected PoseBench of the same settings in {folder}; found {changed}: choose another folder")
     if found is None:
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not path.name.startswith(f".{_SETTINGS}.") for path in folder.iterdir()):  # those a kill has left
             raise ValueError(f"expected an empty folder or PoseBench in {folder}; found other files: choose another")
         with atomic_path(note) as aside:
             aside.write_text(json.dumps(wanted, indent=1))
@@ -220,13 +223,21 @@ def _claim(folder, wanted):
 
 def prepare_heads(folder, subjects, seed):
     "Shape the subjects once, for all workers."
-    if (folder / _HEADS).is_file():
+    if _is_whole_zip(folder / _HEADS):
         return
     model = load_anny()
     head = load_head(model)
     heads, people = subject_heads(model, head, subjects, seed)
     with atomic_path(folder / _HEADS) as aside, open(aside, "wb") as file:
         np.savez(file, subjects=heads, people=people.to_numpy(), **{field.name: getattr(head, field.name) for field in fields(Head)})
+
+
+def _is_whole_zip(path):
+    try:
+        with ZipFile(path) as stored:
+            return stored.testzip() is None
+    except (OSError, ValueError, NotImplementedError, RuntimeError, BadZipFile):
+        return False
 
 # %% ../../nbs/24_generate.ipynb #5a775c75
 def generate(
@@ -235,7 +246,7 @@ def generate(
     seed: int = 0,
     workers: int | None = None,  # processes; as many as cores when None
 ) -> Path:  # `out`, a set that `qcfer.data.manifest` reads as `posebench`
-    """Render PoseBench; goes on where it stopped, and does nothing when it is whole.
+    """Render PoseBench; goes on where it stopped, renders again what a disk has changed, and does nothing when it is whole.
 
     Raises `ValueError` when `out` holds something else, `ImportError` without anny and pyvista, `OSError` where VTK cannot
     draw. The first call on a machine builds anny's cache, in a minute or two.
@@ -244,9 +255,11 @@ def generate(
         raise ValueError(f"expected 5 to 999 subjects; found {subjects}")
     out = Path(out).absolute()
     _claim(out, settings(subjects, seed))
-    if (out / MANIFEST).is_file():
+    todo = [number for number in range(subjects) if not _is_done((out / _part(number)).parent)]
+    for folder in (out, *out.glob("s*[0-9]"), out / "strip"):
+        sweep(folder)
+    if not todo and (out / MANIFEST).is_file() and not changed_files(out, MANIFEST):
         return out
-    todo = [number for number in range(subjects) if not (out / _part(number)).is_file()]
     pictures = len(CLASSES) * (FACES + 1)
     with tqdm(total=subjects * pictures, initial=(subjects - len(todo)) * pictures, unit="picture", desc="posebench") as bar:
         bar.set_description("posebench: shaping heads (the first time takes a minute or two)")
@@ -254,13 +267,17 @@ def generate(
         bar.set_description("posebench")
         for _ in _in_processes(out, seed, todo, subjects, workers or os.cpu_count()):
             bar.update(pictures)
-    for number in todo:
-        for left in (out / _part(number)).parent.glob(".*.tmp"):  # of a process that was killed
-            left.unlink(missing_ok=True)
-    parts = pd.concat([pd.read_parquet(out / _part(number)) for number in range(subjects)], ignore_index=True)
+    data, parts = BytesIO(), [pd.read_parquet(out / _part(number)) for number in range(subjects)]
+    pd.concat(parts, ignore_index=True).to_parquet(data, index=False)
+    write_sums(out, **{MANIFEST: data.getvalue()})
     with atomic_path(out / MANIFEST) as aside:
-        parts.to_parquet(aside, index=False)
+        aside.write_bytes(data.getvalue())
     return out
+
+
+def _is_done(folder):
+    "Whether a subject's pictures and table are there, and as they were written."
+    return (folder / SUMS).is_file() and not changed_files(folder)
 
 
 def _in_processes(out, seed, todo, subjects, workers):

@@ -146,7 +146,8 @@ def _claim(folder, wanted):
     "Make the folder ours, or see that it is."
     note = folder / _SETTINGS
     found = json.loads(note.read_text()) if note.is_file() else None
-    if found not in (None, wanted) or (found is None and folder.is_dir() and any(folder.iterdir())):
+    strange = folder.is_dir() and any(not path.name.startswith(f".{_SETTINGS}.") for path in folder.iterdir())  # than what a kill has left
+    if found not in (None, wanted) or (found is None and strange):
         raise ValueError(f"expected an empty folder, or these very tight pictures, in {folder}; found others: choose another folder")
     with atomic_path(note) as aside:
         aside.write_text(json.dumps(wanted, indent=1))

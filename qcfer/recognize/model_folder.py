@@ -9,6 +9,7 @@ __all__ = ['SCHEMA', 'CARD', 'ENSEMBLE', 'README', 'HUB_PREFIX', 'describe', 'ca
 # %% ../../nbs/a2_model_folder.ipynb #c7ae5655
 import json
 import os
+import secrets
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import file_sha256, resources
+from ..core.files import file_sha256, resources, sweep
 from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
 from ..data.layouts import dataset
@@ -143,7 +144,9 @@ def write_model(
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= {CARD, ENSEMBLE, README}):
         raise ValueError(f"expected {folder} to be new or to hold a model; found other files in it: choose another folder")
-    aside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    sweep(folder.parent, folder.name)
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    old = aside.with_suffix(".old.tmp")
     try:
         aside.mkdir(parents=True)
         shutil.copyfile(ensemble, aside / ENSEMBLE)
@@ -151,10 +154,14 @@ def write_model(
         check_card(card, folder)
         (aside / CARD).write_text(json.dumps(card, indent=1, allow_nan=False), encoding="utf-8")
         (aside / README).write_text(card_in_words(card), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
         aside.rename(folder)
     finally:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
         shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 

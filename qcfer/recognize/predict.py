@@ -11,6 +11,7 @@ import json
 import math
 import os
 import sys
+import zlib
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from ..core.files import atomic_path, sha256
+from ..core.files import atomic_path, sha256, sweep
 from ..core.model_cache import cores
 from ..core.pictures import IMAGE_SUFFIXES, ImageError, decode_image
 from .recognizer import COLUMNS, TOGETHER, Recognizer, batched, table_of
@@ -122,7 +123,7 @@ def answers(
         ask(part)
     yield from waiting
 
-# %% ../../nbs/a4_predict.ipynb #0dd2f2a8
+# %% ../../nbs/a4_predict.ipynb #b86b392d
 class Journal:
     """The answers so far.
 
@@ -162,7 +163,7 @@ class Journal:
         self._write({"image": name_of(answer.path), "stat": _stat(answer.path), "error": answer.error, "rows": answer.rows})
 
     def _write(self, entry):
-        self._file.write((json.dumps(entry, default=_number) + "\n").encode())
+        self._file.write((_line(entry) + "\n").encode())
         self._file.flush()
 
     def close(self):
@@ -183,13 +184,22 @@ class Journal:
                 yield json.loads(file.readline())
 
 # %% ../../nbs/a4_predict.ipynb #19ebe13c
+def _line(entry):
+    "An object as text, with a sum of it: a digit that a disk has changed is a digit still."
+    text = json.dumps(entry, default=_number)
+    return f'{text[:-1]}, "crc32": {zlib.crc32(text.encode())}}}'
+
+
 def _entry(line):
-    "A whole line as an object, else None."
+    "A whole line as it was written, as an object, else None."
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) else None
+    if not isinstance(entry, dict):
+        return None
+    entry.pop("crc32", None)
+    return entry if f"{_line(entry)}\n".encode() == line else None
 
 
 def _number(value):
@@ -263,6 +273,7 @@ def predict_files(
     whose = {"model": recognizer.card["name"], **recognizer.card["files"]}
     whose |= {"aligned": aligned, "drawn": draw and str(draw), "frontal": frontal}
     to.parent.mkdir(parents=True, exist_ok=True)
+    sweep(to.parent, to.name)
     with _alone(to):
         return _predict_files(recognizer, paths, to, whose, aligned, draw, frontal)
 

@@ -17,7 +17,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, sweep
 from ..core.labels import CLASSES
 from ..core.pictures import MAX_PIXELS
 from .recognizer import COLUMNS, Recognizer
@@ -131,7 +131,7 @@ def smooth(
         behind[-row - 1] += decay[-row] * behind[-row]
     return (total + back - probabilities) / (weight + behind - 1)
 
-# %% ../../nbs/a5_video.ipynb #c1f72bd5
+# %% ../../nbs/a5_video.ipynb #d16d8eaa
 SMOOTHED = tuple(f"smoothed_{name}" for name in CLASSES)
 "The columns of the smoothed probabilities."
 
@@ -174,7 +174,7 @@ def save_video_table(
     }.get(to.suffix.lower())
     if write is None:
         raise ValueError(f"expected a file .csv, .jsonl or .parquet for the table; found {to.name}")
-    to.parent.mkdir(parents=True, exist_ok=True)
+    sweep(to.parent, to.name)
     with atomic_path(to) as aside:
         write(aside)
 
@@ -225,7 +225,7 @@ def save_timeline(
     to: str | os.PathLike,
 ):
     "Write the picture as PNG, all of it or nothing."
-    Path(to).parent.mkdir(parents=True, exist_ok=True)
-    figure = timeline(table)
-    with atomic_path(Path(to)) as aside:
+    to, figure = Path(to), timeline(table)
+    sweep(to.parent, to.name)
+    with atomic_path(to) as aside:
         figure.savefig(aside, format="png")

@@ -6,12 +6,14 @@
 __all__ = ['MAP_POINTS', 'code_version', 'git_sha', 'provenance', 'run_id', 'project_features', 'make_record', 'make_run',
            'save_pictures', 'demo_run', 'open_run']
 
-# %% ../../nbs/86_pipeline.ipynb #3e9104c4
+# %% ../../nbs/86_pipeline.ipynb #8acf725f
 import json
 import os
+import secrets
+import shutil
 import subprocess
-import tempfile
 import time
+import warnings
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -32,7 +34,8 @@ from qcfer.run.train import (
     whole_method,
 )
 
-from ..core.files import cache_dir, code_hash, sha256
+from ..classify.train import sweep_fits
+from ..core.files import cache_dir, code_hash, sha256, sweep
 from ..core.labels import CLASSES
 from ..core.versions import versions
 from ..data.cartoons import draw_faces
@@ -211,12 +214,20 @@ def make_run(
     "Do whatever of a run is not done yet; raises `DatasetError`, `WeightsError`, `ValueError` with one clear line."
     study = Study(config, out, strict=strict)
     finished = Run(study.out / config.dataset / run_id(config, study.ids, manifest_sha256(study.manifest)))
+    (runs := study.out / "cache" / "runs").mkdir(parents=True, exist_ok=True)
+    for folder in (runs, runs.with_name("maps")):
+        sweep(folder)
+    sweep_fits(study.out)
+    work = Run(runs / f".{finished.path.name}.{secrets.token_hex(4)}.tmp")
+    if finished.is_finished and (damaged := finished.damaged):
+        warnings.warn(f"{finished.path} is damaged ({', '.join(damaged)}): set aside in {runs}, and made again", stacklevel=2)
+        os.replace(finished.path, work.path.with_suffix(".damaged"))
     if not finished.is_finished:
-        (runs := study.out / "cache" / "runs").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=runs, prefix=f"{finished.path.name}-", ignore_cleanup_errors=True) as folder:
-            work = Run(Path(folder) / finished.path.name)
+        try:
             _work(study, work)
             _publish(work.path, finished.path)
+        finally:
+            shutil.rmtree(work.path, ignore_errors=True)
     return finished
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, changed_files, write_sums
 from ..evaluate.bootstrap import confusion
 from ..frontalize.conditions import RAW, Condition, main_condition
 from ..frontalize.gate import SCORES, Thresholds
@@ -42,7 +42,7 @@ def read_record(
         raise ValueError(f"expected a run record of schema 0 to {SCHEMA} at {path}; found schema {form!r}: a newer qcfer has made it")
     return record
 
-# %% ../../nbs/82_record.ipynb #500eb788
+# %% ../../nbs/82_record.ipynb #940b97e6
 class Run:
     """A run's folder.
 
@@ -77,7 +77,7 @@ class Run:
     @cached_property
     def record(self) -> dict:
         "All of run.json."
-        return read_record(self.path / "run.json")
+        return read_record(self._unchanged(self.path / "run.json"))
 
     @property
     def dataset(self) -> str:
@@ -135,7 +135,17 @@ class Run:
         path = self.path / f"{name}.parquet"
         if needed and not path.is_file():
             raise FileNotFoundError(f"expected {path.name} in the run's folder {self.path}; found none: make the run again")
-        return pd.read_parquet(path) if path.is_file() else None
+        return pd.read_parquet(self._unchanged(path)) if path.is_file() else None
+
+    def _unchanged(self, path):
+        if changed_files(self.path, path.name):
+            raise ValueError(f"expected {path} as it was written; found it changed: make the run again")
+        return path
+
+    @property
+    def damaged(self) -> list[str]:
+        "The files that are not as they were written, where the run keeps a list."
+        return changed_files(self.path)
 
     def model(self, condition: str = "") -> Path:
         "The file with the whole method as trained under a condition, the main one's by default."
@@ -192,9 +202,12 @@ class Run:
             shutil.copyfile(source, aside)
 
     def save_record(self, record: dict):
-        "Write the record, which makes the run a finished one; so it comes last."
+        "Write the record, which makes the run a finished one; so it comes last, after the list of all files."
+        data = json.dumps({"schema": SCHEMA} | record, indent=1, allow_nan=False).encode()
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_sums(self.path, **{"run.json": data})
         with atomic_path(self.path / "run.json") as aside:
-            aside.write_text(json.dumps({"schema": SCHEMA} | record, indent=1, allow_nan=False), encoding="utf-8")
+            aside.write_bytes(data)
 
 
 def _part(sheet):
