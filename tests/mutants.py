@@ -1,7 +1,8 @@
 """Do the tests notice? Break a module in one place at a time, and see whether its own tests and its chapter fail.
 
 A child is forked for each mutant from a parent that has loaded the heavy libraries, but nothing of qcfer: the child imports the
-package afresh, the broken module in its place, so every `from ... import` anywhere sees it. Tests that reach the broken line come first.
+package afresh, the broken module in its place, so every `from ... import` anywhere sees it. Only tests that reach the broken line are
+run, the quick ones first.
 """
 
 import argparse
@@ -172,15 +173,17 @@ class _Broken(importlib.machinery.SourceFileLoader):
 
 
 class _Watch:
-    "A pytest plugin: which lines of a file each test reaches, what each took; its tests in the order that suits a line."
+    "A pytest plugin: which lines of a file each test reaches, and what each took; or those of `order` alone, in that order."
 
-    def __init__(self, coverage=None, order=()):
-        self.coverage, self.order = coverage, {test: place for place, test in enumerate(order)}
+    def __init__(self, coverage=None, order=None):
+        self.coverage, self.order = coverage, order
         self.seconds, self.fixtures, self.failed = {}, {}, []
 
     def pytest_collection_modifyitems(self, items):
         self.fixtures = {item.nodeid: getattr(item, "fixturenames", []) for item in items}
-        items.sort(key=lambda item: self.order.get(item.nodeid, len(self.order)))
+        if self.order is not None:
+            named = {item.nodeid: item for item in items}
+            items[:] = [named[test] for test in self.order if test in named]
 
     def pytest_runtest_logstart(self, nodeid):
         if self.coverage:
@@ -261,7 +264,7 @@ def _survey(path, module, tests, to):
     measured.start()
     status = _pytest(tests, watch)
     measured.stop()
-    lines = {line: sorted(set(by) - {""}) for line, by in measured.get_data().contexts_by_lineno(str(path)).items()}
+    lines = {line: sorted(by) for line, by in measured.get_data().contexts_by_lineno(str(path)).items()}
     start, chapter = time.monotonic(), None
     try:
         _chapter(path, module)
@@ -294,25 +297,27 @@ def survey(path, module, tests):
     return found
 
 
-def ordered(clean, line):
-    "The tests, those that reach a line first, the quick ones before the slow ones."
-    by = set(clean["lines"].get(str(line), ()))
-    reach = {test for test, names in clean["fixtures"].items() if test in by or any(f"fixture:{name}" in by for name in names)}
-    return sorted(clean["seconds"], key=lambda test: (test not in reach, clean["seconds"][test]))
+def reaching(clean, line):
+    "The tests that reach a line, the quick ones first; all of them, where it is run as the module is imported."
+    seen = max((number for number in map(int, clean["lines"]) if number <= line), default=0)
+    by = set(clean["lines"].get(str(seen), [""]))
+    reach = [test for test, names in clean["fixtures"].items() if by & {"", test, *(f"fixture:{name}" for name in names)}]
+    return sorted(reach, key=lambda test: clean["seconds"].get(test, 0))
 
 
 def verdict(path, module, tests, clean, mutant=None):
     "What becomes of a mutant, or of the module as it is: 'killed', 'timeout' or 'survived'."
     code = broken(path, mutant) if mutant else compile(path.read_text("utf-8"), str(path), "exec")
+    order = reaching(clean, mutant.line if mutant else 0)
 
     def work():
         sys.meta_path.insert(0, _Broken(module, path, code))
-        status = _pytest(tests, _Watch(order=ordered(clean, mutant.line if mutant else 0)), "-x")
+        status = _pytest(tests, _Watch(order=order), "-x") if order else 0
         if status == 0 and clean["chapter"] is not None:
             _chapter(path, module)
         return status
 
-    status = _forked(work, max(LEAST_S, 3 * (sum(clean["seconds"].values()) + (clean["chapter"] or 0))))
+    status = _forked(work, max(LEAST_S, 3 * (sum(clean["seconds"].get(test, 0) for test in order) + (clean["chapter"] or 0))))
     return {None: "timeout", 0: "survived"}.get(status, "killed")
 
 
