@@ -27,20 +27,21 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[1]
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.tsv")
 MODULES = {
-    "classify.afp": "test_afp.py",
+    "classify.afp": "test_afp.py test_laws.py",
     "classify.esv": "test_esv.py",
     "classify.train": "test_train.py",
     "core.files": "test_files.py",
     "core.model_cache": "test_model_cache.py",
-    "evaluate.bootstrap": "test_bootstrap.py",
-    "evaluate.scores": "test_scores.py",
+    "evaluate.bootstrap": "test_bootstrap.py test_laws.py",
+    "evaluate.scores": "test_scores.py test_laws.py",
     "face.pose": "test_pose.py",
-    "frontalize.conditions": "test_conditions.py",
-    "frontalize.gate": "test_gate.py",
-    "frontalize.geometric": "test_geometric.py",
+    "frontalize.conditions": "test_conditions.py test_laws.py",
+    "frontalize.gate": "test_gate.py test_laws.py",
+    "frontalize.geometric": "test_geometric.py test_laws.py",
 }
 "Modules whose tests must notice, and where those are."
 
+SLOW_S = 5  # tests that take longer are left out: what only they would notice counts as unnoticed
 LEAST_S = 10  # a mutant has three times the clean run, but not less than this
 
 SWAPS = {
@@ -208,7 +209,7 @@ def _pytest(tests, watch, *options):
     import pytest
 
     quiet = ["-o", "addopts=", "-q", "--tb=no", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "--hypothesis-seed=0"]
-    return pytest.main([*quiet, *options, str(ROOT / "tests" / tests)], plugins=[watch])
+    return pytest.main([*quiet, *options, *(str(ROOT / "tests" / file) for file in tests.split())], plugins=[watch])
 
 
 def _chapter(path, module):
@@ -302,7 +303,8 @@ def reaching(clean, line):
     seen = max((number for number in map(int, clean["lines"]) if number <= line), default=0)
     by = set(clean["lines"].get(str(seen), [""]))
     reach = [test for test, names in clean["fixtures"].items() if by & {"", test, *(f"fixture:{name}" for name in names)}]
-    return sorted(reach, key=lambda test: clean["seconds"].get(test, 0))
+    seconds = {test: clean["seconds"].get(test, 0) for test in reach}
+    return sorted((test for test in reach if seconds[test] < SLOW_S), key=seconds.get)
 
 
 def verdict(path, module, tests, clean, mutant=None):

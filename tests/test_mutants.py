@@ -106,7 +106,7 @@ def test_what_was_judged_equivalent_is_still_there_and_says_why():
 
 def test_every_module_has_its_tests():
     for name, tests in mutants.MODULES.items():
-        assert mutants.path_of(name).is_file() and (Path(mutants.__file__).parent / tests).is_file()
+        assert mutants.path_of(name).is_file() and all((Path(mutants.__file__).parent / file).is_file() for file in tests.split())
 
 
 def test_tests_that_fail_already_give_no_verdicts(tmp_path):
