@@ -108,7 +108,7 @@ def _alternatives(node, parent, slot):
     if isinstance(node, ast.Return) and node.value is not None and not (isinstance(node.value, ast.Constant) and node.value.value is None):
         yield ast.Return(ast.Constant(None))
     if isinstance(node, ast.Call):
-        for dropped in (keyword for keyword in node.keywords if keyword.arg):
+        for dropped in (keyword for keyword in node.keywords if keyword.arg not in (None, "stacklevel")):
             yield ast.Call(node.func, node.args, [keyword for keyword in node.keywords if keyword is not dropped])
     if isinstance(node, ast.Slice):
         for end in ("lower", "upper", "step"):
@@ -125,7 +125,7 @@ def _short(node):
 
 
 def changes(tree, lines):
-    "Every mutant of a parsed module, and the call that makes it; docstrings and annotations are left alone."
+    "Every mutant of a parsed module, and the call that makes it; docstrings, annotations and the line that a warning blames are left alone."
     found = []
 
     def visit(parent):
