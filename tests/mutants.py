@@ -41,7 +41,7 @@ MODULES = {
 }
 "Modules whose tests must notice, and where those are."
 
-SLOW_S = 5  # tests that take longer are left out: what only they would notice counts as unnoticed
+SLOW_S = 5  # tests and chapters that take longer are left out: what only they would notice counts as unnoticed
 LEAST_S = 10  # a mutant has three times the clean run, but not less than this
 
 SWAPS = {
@@ -125,7 +125,7 @@ def _short(node):
 
 
 def changes(tree, lines):
-    "Every mutant of a parsed module, and the call that makes it; docstrings, annotations and the line that a warning blames are left alone."
+    "Every mutant of a parsed module, and the call that makes it; not of docstrings, annotations and what a warning blames."
     found = []
 
     def visit(parent):
@@ -292,6 +292,8 @@ def survey(path, module, tests):
             raise ValueError(f"expected {tests} to pass on the code as it is; found {', '.join(found['failed'])} failed")
         if found["chapter"] is None:
             print(f"{module}: its chapter does not run by itself and is left out: {log.read_text('utf-8', 'replace')[-300:]}")
+        if (found["chapter"] or 0) > SLOW_S:
+            found["chapter"] = None
     for name in found["libraries"]:
         with suppress(Exception):
             importlib.import_module(name)
@@ -335,8 +337,8 @@ def path_of(name):
     return ROOT / "qcfer" / f"{name.replace('.', '/')}.py"
 
 
-def campaign(name, sample, seed, report):
-    "Try a module's mutants, or a seeded sample of them; `report` is told the counts after each."
+def campaign(name, sample, seed, before, report):
+    "Try a module's mutants, a seeded sample of them, or those that survived `before`; `report` is told the counts after each."
     path, module, tests = path_of(name), f"qcfer.{name}", MODULES[name]
     clean, known = survey(path, module, tests), equivalents()
     if verdict(path, module, tests, clean) != "survived":
@@ -344,6 +346,10 @@ def campaign(name, sample, seed, report):
     every = mutants(path)
     chosen = every if sample is None else random.Random(f"{seed} {name}").sample(every, min(sample, len(every)))
     counts = {"mutants": len(every), "tried": 0, "killed": 0, "timeout": 0, "survived": 0, "equivalent": 0}
+    if before:
+        left = {(mutant["text"], mutant["change"]) for mutant in before["survivors"]}
+        chosen = [mutant for mutant in every if (mutant.text, mutant.change) in left]
+        counts = {count: before[count] for count in counts} | {"tried": before["tried"] - before["survived"], "survived": 0}
     survivors, start = [], time.monotonic()
     for mutant in sorted(chosen):
         same = (name, mutant.text, mutant.change) in known
@@ -362,6 +368,7 @@ def main():
     parser.add_argument("modules", nargs="*", default=list(MODULES), help="out of %(default)s")
     parser.add_argument("--sample", type=int, help="how many mutants a module, drawn at random; all by default")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--again", action="store_true", help="only those that the file of --to says survived, after tests were added")
     parser.add_argument("--to", type=Path, required=True, help="a JSON file for the figures; those of other modules are kept")
     told = parser.parse_args()
     figures = json.loads(told.to.read_text("utf-8")) if told.to.exists() else {}
@@ -373,7 +380,7 @@ def main():
 
     prepare()
     for name in told.modules:
-        campaign(name, told.sample, told.seed, report)
+        campaign(name, told.sample, told.seed, figures.get(name) if told.again else None, report)
 
 
 def prepare():
