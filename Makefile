@@ -12,7 +12,7 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 # Versions that are known to work together; CONSTRAINTS= takes the newest instead.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help report test types coverage bench chaos lab notebooks readme constraints clean
+.PHONY: help report test types coverage mutants bench chaos lab notebooks readme constraints clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ types: $(READY)  ## the public face under a type checker
 
 coverage: $(READY) .venv/.mesa .venv/.browser  ## pytest, and which lines and branches it reaches: reports/coverage
 	$(BIN)/python -m pytest --hypothesis-profile=unhurried --cov --cov-report=term:skip-covered --cov-report=html --cov-report=xml
+
+mutants: $(READY) .venv/.mesa  ## break modules in one place at a time, and see whether their tests notice: hours, or SAMPLE=20 a module
+	$(BIN)/python tests/mutants.py $(if $(SAMPLE),--sample $(SAMPLE)) --to "$(OUT)/mutants.json"
 
 bench: $(READY) .venv/.mesa  ## how fast each stage is, beside the plain way, and how it grows: an hour or two
 	$(BIN)/qcfer bench --growth --plain tests/bench/plain.py --to "$(OUT)/bench.json"

@@ -94,6 +94,57 @@ def test_scales_are_finite_and_above_zero(X):
         assert degenerate.dtype == bool and (scaling == "robust" or not degenerate.any())
 
 
+@pytest.mark.parametrize("scaling", ["robust", "standard"])
+def test_a_wide_set_is_looked_at_in_parts_and_found_as_a_whole(scaling):
+    rng = np.random.default_rng(7)
+    X, lengths = rng.normal(size=(50, 150)) * 10.0 ** rng.uniform(-2, 2, 150), rng.uniform(1, 9, 50)
+    whole, alone = location_scale(X, scaling), [location_scale(X[:, [column]], scaling) for column in range(150)]
+    for found, columns in zip(whole, zip(*alone)):
+        np.testing.assert_allclose(found, np.concatenate(columns), rtol=1e-9, atol=1e-12)
+    for found, expected in zip(location_scale(X, scaling, lengths), location_scale(X / lengths[:, None], scaling)):
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_small_spread_on_a_high_ground_is_scaled_and_rounding_is_not():
+    X = np.column_stack([1e6 + np.linspace(-1, 1, 40), np.full(40, 0.1), 1e8 + np.tile([0, 1e-8], 20)])
+    for scaling in ("robust", "standard"):
+        scale, degenerate = location_scale(X, scaling)[1:]
+        assert scale[0] == pytest.approx(1 if scaling == "robust" else np.linspace(-1, 1, 40).std(), rel=1e-6)
+        assert scale[1:].tolist() == [1, 1] and degenerate.tolist() == [False, scaling == "robust", scaling == "robust"]
+
+
+@pytest.mark.parametrize("size", [None, 5, "adaptive"])
+@pytest.mark.parametrize("scaling", ["robust", None])
+def test_one_number_brings_the_mean_variance_to_one(features, size, scaling):
+    afp = AFP(n_components=size, scaling=scaling, unit=True)
+    plain = clone(afp).set_params(unit=False).fit_transform(features)
+    assert afp.fit_transform(features).var(0).mean() == pytest.approx(1)
+    assert afp.fit_transform(features) * afp.unit_ == pytest.approx(plain) and afp.unit_ != 1
+    white = AFP(n_components=5, whiten=True, unit=True).fit(features)
+    assert white.unit_ == 1 and AFP().fit(features).unit_ == 1
+
+
+def test_where_nothing_varies_nothing_is_divided():
+    same = AFP(n_components=None, unit=True).fit(np.ones((6, 3)))
+    assert same.unit_ == 1 and same.scale_.tolist() == [1, 1, 1]
+    assert same.transform([[1, 1, 1]]) == pytest.approx(np.zeros((1, 3)))
+    nothing = np.random.default_rng(8).normal(size=(30, 4))
+    nothing[3] = 0  # a row of no length stays where it is
+    afp = AFP(n_components=None, scaling=None).fit(nothing)
+    assert afp.transform(nothing)[3].tolist() == [0, 0, 0, 0]
+    assert AFP(scaling="standard").fit(nothing).center_ == pytest.approx(normalize(nothing).mean(0))
+
+
+def test_features_beyond_a_piece_of_rows_are_the_same():
+    X = np.random.default_rng(9).normal(size=(2100, 6)) * [1, 2, 3, 4, 5, 6]
+    for whiten in (False, True):
+        afp = AFP(n_components=4, whiten=whiten).fit(X)
+        alone = np.concatenate([afp.transform(X[[row]]) for row in (0, 1023, 1024, 2047, 2048, 2099)])
+        np.testing.assert_allclose(afp.transform(X)[[0, 1023, 1024, 2047, 2048, 2099]], alone, rtol=1e-9, atol=1e-12)
+        scaled = (normalize(X) - np.median(normalize(X), 0)) / np.subtract(*np.percentile(normalize(X), [75, 25], axis=0))
+        assert np.abs(afp.transform(X)) == pytest.approx(np.abs(PCA(4, whiten=whiten).fit_transform(scaled)), abs=1e-6)
+
+
 @pytest.mark.parametrize("rows", [600, 25], ids=["more rows than features", "more features than rows"])
 @pytest.mark.parametrize("whiten", [False, True])
 def test_the_chain_is_scikit_learns(features, rows, whiten):
@@ -132,6 +183,10 @@ def test_float32_stays_float32_and_agrees_with_float64(features):
     single = clone(afp).fit_transform(features.astype(np.float32))
     double = clone(afp).fit_transform(features)
     assert single.dtype == np.float32 and double.dtype == np.float64
+    fitted = clone(afp).fit(features.astype(np.float32))
+    assert {fitted.center_.dtype, fitted.scale_.dtype, fitted.mean_.dtype} == {np.dtype(np.float32)}
+    assert {fitted.components_.dtype, fitted.cumulative_variance_.dtype} == {np.dtype(np.float64)}
+    assert fitted.explained_variance_ratio_.base is None  # so that the whole curve is not kept for its beginning
     assert np.abs(single) == pytest.approx(np.abs(double), abs=2e-3)
 
 

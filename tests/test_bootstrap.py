@@ -1,6 +1,7 @@
 """qcfer.evaluate.bootstrap against SciPy, plain slow loops and simulated worlds whose truth is known."""
 
 import json
+import warnings
 from itertools import product
 
 import numpy as np
@@ -9,7 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from qcfer.evaluate.bootstrap import Metric, compare, drawn_shares, holm
+from qcfer.evaluate.bootstrap import (
+    Metric,
+    class_indices,
+    compare,
+    drawn_shares,
+    group_counts,
+    holm,
+    mean_of_rates,
+    percentile_metric,
+    rate_metric,
+    rates_of_counts,
+    resample_groups,
+    share_of,
+)
 from simulated_worlds import classes, faces, world
 
 @given(faces.flatmap(lambda rows: st.lists(classes, min_size=rows.shape[1], max_size=rows.shape[1]).map(lambda b: (*rows, b))))
@@ -117,6 +131,79 @@ def test_holm_rejects_what_the_step_down_procedure_rejects(p_values):
 def test_comparisons_of_unequal_length_are_refused():
     with pytest.raises(ValueError, match="'b_pred': 1"):
         compare([0, 1], [0, 1], [0])
+    with pytest.raises(ValueError, match="'y_true': 1, 'a_pred': 2, 'b_pred': 2"):
+        compare([0], [0, 1], [0, 1])
+    with pytest.raises(ValueError, match="'groups': 3"):
+        compare([0, 1], [0, 1], [0, 1], [0, 1, 2])
+    with pytest.raises(ValueError, match="expected a group for every face; found 1 without"):
+        compare([0, 1], [0, 1], [0, 1], ["a", None])
+
+
+def test_labels_that_are_no_classes_are_named():
+    for odd, words in (
+        ([], r"shape \(0,\)"),
+        ([[0, 1]], r"shape \(1, 2\)"),
+        ([0.0], "0.0 of type float64"),
+        ([3, 7, -1], "7 of type int64"),
+        ([3, -1], "-1 of"),
+    ):
+        with pytest.raises(ValueError, match=f"expected y_pred .*found {words}"):
+            class_indices(odd, "y_pred")
+    assert class_indices(np.array([0, 6], np.uint8), "y_pred").dtype == np.int64
+
+
+def test_a_share_of_nothing_is_unknown_and_makes_no_noise():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(share_of(np.array([1, 0, 0]), np.array([2, 3, 0])), [0.5, 0, np.nan])
+        np.testing.assert_array_equal(share_of(np.zeros((200, 5)), np.zeros((200, 5))), np.full((200, 5), np.nan))
+
+
+def test_counts_have_a_row_for_each_group_and_no_more():
+    np.testing.assert_array_equal(group_counts(np.array([0, 2, 2]), 3, ["b", "a", "b"]), [[1, 0, 1], [0, 0, 1]])
+    np.testing.assert_array_equal(group_counts(np.array([1, 0]), 2, None), [[0, 1], [1, 0]])
+
+
+def test_the_interval_holds_the_middle_95_percent_of_the_draws():
+    draws = np.arange(1001) / 1000
+    found = percentile_metric(0.4, draws, 9)
+    assert found == pytest.approx({"value": 0.4, "low": 0.025, "high": 0.975, "n": 9})
+    assert rate_metric(0.4, np.append(draws, [np.nan] * 500), 9, 3) == found
+    assert rate_metric(0.4, np.full(3, np.nan), 9, 3) == pytest.approx({"value": 0.4, "low": 0.025, "high": 0.975, "n": 9})
+
+
+def test_a_rate_of_all_or_nothing_has_wilsons_interval():
+    for groups in (1, 7, 400):
+        for value in (0.0, 1.0):
+            wilson = binomtest(int(value * groups), groups).proportion_ci(method="wilson")
+            expected = {"value": value, "low": wilson.low, "high": wilson.high, "n": 9}
+            assert rate_metric(value, np.array([0.5]), 9, groups) == pytest.approx(expected, abs=1e-6)
+    assert rate_metric(np.nan, np.array([0.5]), 9, 3) == {"value": 0.0, "low": 0.0, "high": 0.0, "n": 9}
+    parts = [{"low": 0.2, "high": 0.6}, {"low": 0.4, "high": 1.0}]
+    assert mean_of_rates(1, np.array([0.5]), 9, parts) == pytest.approx({"value": 1, "low": 0.3, "high": 0.8, "n": 9})
+    assert mean_of_rates(0.5, np.array([0.5, 0.5]), 9, parts) == {"value": 0.5, "low": 0.5, "high": 0.5, "n": 9}
+
+
+def test_rates_of_counts_that_lack_a_class_or_a_guess():
+    matrix = np.zeros((1, 7, 7), int)
+    matrix[0, 0, :2], matrix[0, 2, 0] = (3, 1), 2  # four of class 0, one taken for 1; two of class 2, both taken for 0
+    found = rates_of_counts(matrix)
+    assert [found[name][0] for name in ("accuracy", "balanced_accuracy", "macro_f1")] == pytest.approx([1 / 2, 3 / 8, 2 / 9])
+    np.testing.assert_allclose(found["recall"][0], [0.75, np.nan, 0, *[np.nan] * 4])
+    np.testing.assert_allclose(found["precision"][0], [0.6, 0, *[np.nan] * 5])
+    np.testing.assert_allclose(found["f1"][0], [6 / 9, 0, 0, *[np.nan] * 4])
+
+
+def test_draws_are_as_many_groups_with_replacement_however_they_are_cut():
+    counts = np.array([[1, 0, 2], [0, 3, 0], [1, 0, 2], [0, 0, 1]])
+    draws = resample_groups(counts, 4000, 5)
+    assert draws.shape == (4000, 3)
+    np.testing.assert_array_equal(resample_groups(counts[[3, 2, 1, 0]], 4000, 5), draws)
+    assert draws.mean(0) == pytest.approx(counts.sum(0), abs=0.1)
+    assert draws.var(0) == pytest.approx(4 * counts.var(0), rel=0.1)
+    many = np.column_stack([np.arange(1_500), np.ones(1_500, int)])  # kinds of their own: more draws than one piece of memory holds
+    wide = resample_groups(many, 1_400, 5)
+    assert wide.shape == (1_400, 2) and (wide[:, 1] == 1_500).all() and len(np.unique(wide[:, 0])) > 1_300
 
 
 def test_several_ways_to_answer_share_their_draws():
@@ -143,4 +230,5 @@ def test_several_ways_to_answer_share_their_draws():
 )
 def test_a_metric_is_written_in_one_way(metric, form, words):
     assert format(metric, form) == words
-    assert Metric.of({"value": metric.value, "low": metric.low, "high": metric.high, "n": metric.n}) == metric
+    record = {"value": metric.value, "low": metric.low, "high": metric.high}
+    assert Metric.of(record | {"n": metric.n}) == metric and Metric.of(record).n == 0 == Metric(*metric[:3]).n

@@ -119,6 +119,20 @@ def test_a_gate_stands_between_the_frontalizer_and_the_fusion(name):
     assert str(found.ungated) == name.replace("@auto", "").replace("@paper", "") and found.ungated.gate == "" and "@auto" not in found.view
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "file_name"),
+    [
+        ("raw", "pictures as they are", "raw"),
+        ("raw+3dmm", "pictures as they are + 3dmm", "raw+3dmm"),
+        ("oracle", "true frontal views (oracle)", "oracle"),
+        ("geometric@auto+raw", "frontalized: geometric@auto+raw", "geometric_auto+raw"),
+        ("qwen:a/b?seed=3", "frontalized: qwen:a/b?seed=3", "qwen_a_b_seed_3"),
+    ],
+)
+def test_a_condition_in_words_and_as_a_part_of_a_files_name(name, words, file_name):
+    assert (Condition.parse(name).words, Condition.parse(name).file_name) == (words, file_name)
+
+
 def test_a_models_revision_is_no_gate():
     found = Condition.parse("qwen:a/b@c")
     assert (found.model, found.gate) == ("a/b@c", "")
@@ -135,6 +149,9 @@ def test_both_views_side_by_side_weigh_the_same():
     for name, parts in names.items():
         fused = fuse(Condition.parse(name), seen, raw, morphable)
         np.testing.assert_allclose(fused @ fused.T, sum(part @ part.T for part in parts) / len(parts), atol=1e-6)
+    one = fuse(Condition.parse("raw+3dmm"), seen, raw, np.ones((5, 1), np.float32))
+    np.testing.assert_allclose(np.linalg.norm(one, axis=1), 1, atol=1e-6)
+    assert one.shape == (5, 9) and one.dtype == np.float32
     unknown = fuse(Condition.parse("mirrored+raw+3dmm"), seen, raw, np.empty((5, 0), np.float32))
     np.testing.assert_allclose(unknown, both, atol=1e-6)
 

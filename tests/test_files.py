@@ -46,6 +46,15 @@ def test_the_new_file_replaces_the_old_one(tmp_path):
     assert names(path.parent) == ["state"]
 
 
+def test_the_data_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
+    order, sync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: order.append(os.readlink(f"/proc/self/fd/{number}")) or sync(number))
+    monkeypatch.setattr(os, "replace", lambda source, target: order.append(str(source)) or replace(source, target))
+    with atomic_path(tmp_path / "state") as aside:
+        aside.write_text("good")
+    assert order == [str(aside)] * 2 and (tmp_path / "state").read_text() == "good"
+
+
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt(), SystemExit(1)])
 def test_any_way_out_of_the_block_keeps_the_old_file(tmp_path, error):
     (tmp_path / "state").write_text("good")
@@ -213,6 +222,11 @@ def test_several_parts_share_a_name_only_when_they_are_equal(some, others):
     assert (sha256(*some) == sha256(*others)) == (as_bytes(some) == as_bytes(others))
 
 
+def test_several_parts_are_named_as_stores_on_disk_have_them():
+    joined = b"".join(len(part).to_bytes(8, "big") + part for part in (b"ab", "é".encode()))
+    assert sha256(b"ab", "é") == hashlib.sha256(joined).hexdigest()
+
+
 @pytest.mark.parametrize("size", [0, 1, 5_000_000])
 def test_a_file_is_named_by_its_bytes(tmp_path, size):
     data = bytes(range(256)) * (size // 256 + 1)
@@ -351,6 +365,7 @@ def test_code_changes_the_name_of_its_module_and_room(package, text):
 
 
 def test_a_moved_module_has_another_name_and_an_unknown_one_is_named(package):
+    assert len(code_hash("room")) == 12
     assert code_hash("room") == code_hash("room.a", "room.b") != code_hash("room.b", "room.a")
     with pytest.raises(ValueError, match="expected modules of qcfer; found room.c, attic"):
         code_hash("room.a", "room.c", "attic")

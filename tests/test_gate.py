@@ -1,5 +1,7 @@
 """The gate: closed forms, properties that any gate must have, and a recogniser's plumbing with made-up weights."""
 
+import warnings
+
 import numpy as np
 import onnx
 import pandas as pd
@@ -43,6 +45,14 @@ def test_similarity_is_the_cosine_of_scikit_learn():
     assert np.isnan(similarity([[np.nan, 1.0]], [[1.0, 1.0]])).all()
 
 
+def test_rounding_makes_no_likeness_above_one_and_rows_of_nothing_no_noise():
+    rows = np.random.default_rng(1).normal(size=(2000, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert similarity(rows, rows).max() == 1 and similarity(rows, -rows).min() == -1
+        assert np.isnan(similarity(np.zeros((1, 5)), rows[:1])).all()
+
+
 @given(arrays(float, (6, 7), elements=st.floats(0.01, 1)), arrays(float, (6, 7), elements=st.floats(0.01, 1)))
 @settings(max_examples=50, deadline=None)
 def test_agreement_is_one_minus_the_total_variation(first, second):
@@ -57,6 +67,9 @@ def test_what_is_no_probability_is_refused():
     with pytest.raises(ValueError, match="one shape"):
         agreement([[0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]])
     assert np.isnan(agreement([[np.nan, 0.5]], [[0.5, 0.5]])).all()
+    assert agreement([[0.5, 0.5005]], [[0.5, 0.5]]) == pytest.approx(1)  # of float32, or rounded in a file
+    with pytest.raises(ValueError, match="sum to one"):
+        agreement([[0.5, 0.502]], [[0.5, 0.5]])
 
 
 def test_residual_yaw_is_the_angle_whatever_the_side():
@@ -199,13 +212,29 @@ def test_identity_is_scored_where_there_is_something_to_compare(recogniser, turn
         identity_scores(ArcFace(recogniser), *turned_faces[:3], turned_faces[3][:3])
 
 
+def test_every_face_is_compared_and_no_more_than_64_at_once():
+    class Counting:
+        "Features that are the picture's own number."
+
+        def embed(self, pictures, points):
+            counts.append(len(pictures))
+            return np.array([[np.cos(number), np.sin(number)] for number in (picture.getpixel((0, 0)) / 100 for picture in pictures)])
+
+    counts, points = [], np.zeros((150, 68, 2))
+    before, after = (PictureList([Image.new("L", (1, 1), number) for number in range(start, start + 150)]) for start in (0, 50))
+    assert identity_scores(Counting(), before, after, points, points) == pytest.approx(np.full(150, np.cos(0.5)))
+    assert counts == [64, 64, 64, 64, 22, 22]
+
+
 def test_a_threshold_for_identity_can_be_met(recogniser, turned_faces):
     "The paper's second check: with the recogniser's scores in the table the gate judges by them, and says so."
     manifest = pd.DataFrame({"image": list("abcd"), "label": 0, "split": "val", "group": range(4)})
     table = pd.DataFrame({"status": ["done", "done", "kept", "done"], "sha256": list("1234")})
     rows, poses = np.ones((4, 2)), np.zeros((4, 3))
     scores = gate_scores(manifest, table, rows, rows, poses, identity=identity_scores(ArcFace(recogniser), *turned_faces))
-    assert scores["image"].tolist() == ["a", "b", "d"]
+    assert scores["image"].tolist() == ["a", "b", "d"] and scores.index.tolist() == [0, 1, 2]
+    assert list(scores) == ["image", "label", "split", "group", "key", "row", "embedder", "residual_yaw", "identity"]
+    assert scores["key"].tolist() == list("124") and scores["row"].tolist() == [0, 1, 3]
     assert judge(scores, Thresholds(identity=0.78)).tolist() == ["accept", "revert", "review"]
     assert reasons(scores, Thresholds(identity=0.78)).str.partition(" ")[0].tolist() == ["", "identity", "identity"]
     assert "identity" not in gate_scores(manifest, table, rows, rows, poses)

@@ -22,9 +22,10 @@ from scipy.spatial.transform import Rotation
 from qcfer.core.checkpoint import read_numbers
 from qcfer.core.files import WeightsError, find_weights
 from qcfer.core.model_cache import compute
+from qcfer.core.pictures import PictureList
 from qcfer.core.yaw import is_profile, matrix_to_pose, pose_to_matrix, yaw_bin
 from qcfer.face import tddfa
-from qcfer.face.pose import AnnotationPose, get_pose_estimator
+from qcfer.face.pose import AnnotationPose, estimate_poses, get_pose_estimator
 from qcfer.face.tddfa import TDDFA, UNKNOWN_BELOW, _cut, split_rows
 
 needs_weights = pytest.mark.skipif(not os.environ.get("QCFER_WEIGHTS"), reason="QCFER_WEIGHTS names no folder with 3DDFA-V2")
@@ -282,6 +283,49 @@ def test_store_protocol(random_model, tmp_path):
         assert np.allclose(found, expected, atol=0.01, equal_nan=True)
     again = compute(random_model, [None] * 40, keys, tmp_path)  # every row is stored: no picture is looked at
     assert np.array_equal(again, rows)
+
+
+def test_poses_of_a_set_are_kept_and_landmarks_stand_in_each_box(random_model, tmp_path):
+    images = PictureList([*noise(2), *noise(2, (90, 200))])
+    sizes = np.array([image.size for image in images])
+    manifest = pd.DataFrame(sizes, columns=["width", "height"])
+    found, expected = estimate_poses(random_model, images, manifest, tmp_path), random_model.estimate(list(images))
+    for part, other in zip(found, expected):
+        assert np.allclose(part, other, atol=0.01, equal_nan=True)
+    boxes = pd.DataFrame({"left": 5, "top": 7, "right": 5 + sizes[:, 0], "bottom": 7 + sizes[:, 1], "width": 900, "height": 700})
+    unlooked = PictureList([Image.new("RGB", (1, 1))] * 4)
+    unlooked.keys = images.keys  # every row is stored below out/cache/pose, so no picture is looked at
+    again = estimate_poses(random_model, unlooked, boxes, tmp_path)
+    for part, other in zip(again, found):
+        assert np.array_equal(part, other, equal_nan=True)
+    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["pose"]
+    for part, other in zip(estimate_poses(random_model, images, manifest, None), found):  # which keeps nothing
+        assert np.allclose(part, other, atol=0.01, equal_nan=True)
+
+
+def test_poses_of_a_set_without_an_estimator_are_unknown_and_those_of_the_manifest_are_its_own():
+    none = estimate_poses(None, [None] * 3, None, None)
+    assert [part.shape for part in none] == [(3, 3), (3, 68, 2), (3,), (3, 0)]
+    assert all(np.isnan(part).all() and part.dtype == np.float32 for part in none)
+    own = estimate_poses(AnnotationPose(KNOWN), [None, None], KNOWN, None)
+    assert np.array_equal(own.angles, np.array([[-40.5, 5, 1], [np.nan, 6, 2]], np.float32), equal_nan=True)
+
+
+def test_an_engines_workers_estimate_the_poses(random_model, tmp_path):
+    class Workers:
+        "An engine of one worker, which is this process."
+
+        def stream(self, model, task, batches):
+            for batch in reversed(batches):  # as they are ready
+                asked.append(len(batch))
+                yield batch, task.apply(model, task.prepare(model, batch))
+
+    asked, images = [], PictureList(noise(70))
+    manifest = pd.DataFrame({"width": [48] * 70, "height": 48})
+    found = estimate_poses(random_model, images, manifest, None, engine=Workers())
+    assert asked == [6, 64]
+    for part, other in zip(found, random_model.estimate(list(images))):
+        assert np.allclose(part, other, atol=0.01, equal_nan=True)
 
 
 def test_id_names_both_files(random_files, tmp_path):

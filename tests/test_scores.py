@@ -13,7 +13,7 @@ from sklearn import metrics as sk
 
 from qcfer.core.labels import CLASSES
 from qcfer.evaluate import scores as ev
-from qcfer.evaluate.bootstrap import confusion
+from qcfer.evaluate.bootstrap import compare, confusion
 from simulated_worlds import faces, world
 
 SUMMARY = ("accuracy", "balanced_accuracy", "macro_f1")
@@ -219,6 +219,17 @@ def test_it_is_far_faster_than_a_loop():
     assert slow / fast > 20
 
 
+def test_wilsons_interval_counts_the_groups_behind_each_rate():
+    low = binomtest(2, 2).proportion_ci(method="wilson").low
+    found = ev.score([0, 0, 0, 0, 2], [0, 0, 1, 1, 2], [1, 2, 3, 4, 5], n_boot=20)["per_class"]
+    assert found["anger"]["precision"] == pytest.approx({"value": 1, "low": low, "high": 1, "n": 4}, abs=1e-6)
+    assert (found["anger"]["n"], found["anger"]["groups"]) == (4, 4)
+    found = ev.score([0, 0, 1, 1, 2], [0, 0, 0, 0, 2], [1, 2, 3, 4, 5], n_boot=20)["per_class"]
+    assert found["anger"]["recall"] == pytest.approx({"value": 1, "low": low, "high": 1, "n": 2}, abs=1e-6)
+    assert found["disgust"]["f1"] == pytest.approx({"value": 0, "low": 0, "high": 1.959964**2 / (1 + 1.959964**2), "n": 2}, abs=1e-6)
+    assert (found["fear"]["n"], found["fear"]["groups"]) == (1, 1)
+
+
 # ---- parts of a test set
 
 
@@ -260,6 +271,43 @@ def test_groups_reach_the_interval():
     assert scores["test"] == ev.score(true, predicted, group) == scores["yaw_bins"]["frontal"]
 
 
+def test_draws_and_seed_reach_every_part():
+    true, predicted, group = world(14, 40, 3, spread=0.3)
+    rows = table(label=true, predicted=predicted, group=group, yaw=np.full(120, 60.0), usage=np.arange(120) % 2)
+    scores, options = ev.evaluate(rows, n_boot=9, seed=4), {"n_boot": 9, "seed": 4}
+    whole = ev.score(true, predicted, group, **options)
+    assert scores["test"] == scores["profile"] == scores["yaw_bins"]["extreme"] == whole
+    assert scores["usage"]["1"] == ev.score(true[1::2], predicted[1::2], group[1::2], **options)
+    assert whole not in (ev.score(true, predicted, group, n_boot=9), ev.score(true, predicted, group, seed=4))
+    cut = {"image": [f"{i}.png" for i in range(120)]}
+    a, b = rows.assign(**cut), rows.assign(**cut, predicted=true)
+    first, second = ev.ladder({"a": a, "b": b}, cumulative=True, **options)
+    compared = compare(true, predicted, true, group, **options)
+    assert {name: second["versus_previous"][name] for name in compared} == compared
+    compared = compare(true, true, predicted, group, **options)
+    assert {name: first["versus_full"][name] for name in compared} == compared
+    assert first["metrics"] == scores and first["versus_previous"] is second["versus_full"] is None
+    bench = pd.concat([a.assign(condition="raw"), b.assign(condition="oracle"), a.assign(condition="f")])
+    found = ev.posebench_score(bench, ("raw", "oracle", "f"), **options)
+    assert found["accuracy"]["raw"]["test"] == whole["accuracy"]
+    assert found["headroom"]["f"] == {part: {"value": 0, "low": 0, "high": 0, "n": 120} for part in ("profile", "extreme")}
+
+
+def test_a_named_reference_and_the_last_rung_otherwise():
+    base = table(label=[0, 1, 2], image=list("xyz"))
+    rungs = {"a": base.assign(predicted=[0, 1, 2]), "b": base.assign(predicted=[0, 1, 1]), "c": base.assign(predicted=[0, 0, 1])}
+    gains = lambda steps: [step["versus_full"] and round(3 * step["versus_full"]["value"]) for step in steps]  # noqa: E731
+    assert gains(ev.ladder(rungs, n_boot=5)) == [2, 1, None] and gains(ev.ladder(rungs, "a", n_boot=5)) == [None, -1, -2]
+    steps = [step["versus_previous"] for step in ev.ladder(rungs, cumulative=True, n_boot=5)]
+    assert steps[0] is None and [round(3 * step["value"]) for step in steps[1:]] == [-1, -1]
+    assert all(step["versus_previous"] is None for step in ev.ladder(rungs, n_boot=5))
+
+
+def test_tables_of_the_same_faces_meet_by_face_where_all_have_one():
+    image, face = pd.DataFrame({"image": ["a"]}), pd.DataFrame({"image": ["a"], "face": [0]})
+    assert [ev.face_key(face, face), ev.face_key(face, image), ev.face_key(image)] == ["face", "image", "image"]
+
+
 # ---- ladders
 
 
@@ -285,10 +333,10 @@ def test_a_ladder_compares_every_rung_with_the_full_method():
     [
         ([], [], None, "one face at least"),
         ([[0, 1]], [[0, 1]], None, r"found shape \(1, 2\)"),
-        ([0, 7], [0, 0], None, "y_true to hold whole numbers 0..6; found np.int64.7."),
-        ([0, 1], [0, -1], None, "y_pred to hold whole numbers 0..6; found np.int64.-1."),
+        ([0, 7], [0, 0], None, "y_true to hold whole numbers 0..6; found 7 of"),
+        ([0, 1], [0, -1], None, "y_pred to hold whole numbers 0..6; found -1 of"),
         ([0.0, np.nan], [0, 1], None, "of type float64"),
-        (["anger"], ["anger"], None, "whole numbers 0..6; found np.str_.'anger'."),
+        (["anger"], ["anger"], None, "whole numbers 0..6; found 'anger' of"),
         ([0, 1], [0], None, "{'y_true': 2, 'y_pred': 1}"),
         ([0, 1], [0, 1], [1], "{'y_true': 2, 'y_pred': 2, 'groups': 1}"),
         ([0, 1], [0, 1], ["a", None], "a group for every face; found 1 without"),

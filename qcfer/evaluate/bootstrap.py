@@ -24,7 +24,7 @@ def class_indices(labels, name):
         raise ValueError(f"expected {name} to be one class index a face, and one face at least; found shape {labels.shape}")
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(CLASSES):
         odd = labels if labels.dtype.kind not in "iu" else labels[(labels < 0) | (labels >= len(CLASSES))]
-        raise ValueError(f"expected {name} to hold whole numbers 0..{len(CLASSES) - 1}; found {odd[0]!r} of type {labels.dtype}")
+        raise ValueError(f"expected {name} to hold whole numbers 0..{len(CLASSES) - 1}; found {odd.tolist()[0]!r} of type {labels.dtype}")
     return labels.astype(np.int64)
 
 
