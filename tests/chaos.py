@@ -557,7 +557,7 @@ def _refused(job, folder):
 
 def _last_line(folder):
     lines = (notes(folder) / "log").read_text().strip().splitlines()
-    return lines[-1][:300] if lines else "no word"
+    return lines[-1] if lines else "no word"
 
 
 class Tally:
@@ -571,7 +571,7 @@ class Tally:
         for name, count in (("tried", tried), ("survived", survived), ("mended", mended)):
             found[name] += count
         for fault in faults:
-            words = re.sub(r"[0-9a-f]{8,}", "…", fault)
+            words = re.sub(r"/\S+/(?:work|disk)\S*?/|[0-9a-f]{8,}", "…", fault)[:300]
             self.faults.setdefault(row, Counter())[words] += 1
         self.to.parent.mkdir(parents=True, exist_ok=True)
         told = self.about | {"jobs": self.table, "faults": {row: dict(found) for row, found in self.faults.items()}}
