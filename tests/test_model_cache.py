@@ -1,6 +1,7 @@
 """The feature store: computed once, whole after any kill, honest about damage."""
 
 import inspect
+import json
 import os
 import signal
 import subprocess
@@ -305,6 +306,27 @@ def test_damage_where_nobody_asked_does_not_outlive_a_merge(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert fill(tmp_path, 200).seen == list(range(40, 48))
+
+
+@pytest.mark.parametrize("offset", [-1, 1 << 30])
+def test_a_key_that_begins_nowhere_is_damage_and_nothing_is_read_there(tmp_path, offset):
+    fill(tmp_path, 3)
+    (path,) = parts(tmp_path)
+    data, length = path.read_bytes(), len(keys_of([0])[0])
+    offsets = np.arange(4, dtype=np.int32) * length
+    assert data.count(offsets.tobytes()) == 1
+    path.write_bytes(data.replace(offsets.tobytes(), np.array([0, offset, *offsets[2:]], np.int32).tobytes()))
+    with pytest.warns(UserWarning, match="is damaged .*: set aside, its lost rows are computed again"):
+        np.testing.assert_array_equal(compute(Squares(), [2], keys_of([2]), tmp_path), expected([2]))
+
+
+def test_a_models_folder_is_named_in_60_letters_and_a_hash(tmp_path):
+    model = Squares()
+    model.id = "a/b:" + 30 * "long " + "name?"
+    compute(model, [1], keys_of([1]), tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == ("a-b-" + 30 * "long-")[:60] + "-" + sha256(model.id)[:12]
+    assert json.loads((folder / "model.json").read_text()) == {"id": model.id, "dim": model.dim}
 
 
 @settings(max_examples=60, deadline=None)
