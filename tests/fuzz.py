@@ -435,7 +435,7 @@ WHOSE = {"model": "m", "embedder": "e"}
 
 
 def make_answers(folder):
-    rows = [{"face": 0, "label": "fear", "probability": 0.5}]
+    rows = [{"face": 0, "label": "fear", "fear": 0.5, "yaw": None, "left": 3}]
     lines = [WHOSE, *({"image": f"{n}.jpg", "stat": [n, n], "error": "" if n else "odd", "rows": rows if n else []} for n in range(5))]
     put(folder / "answers.part", b"".join(json.dumps(line).encode() + b"\n" for line in lines))
     return [folder / "answers.part"]
@@ -459,15 +459,16 @@ def make_job(folder):
 
 
 def read_job(folder, path):
-    from qcfer.frontalize.job import _card
+    from qcfer.frontalize.job import _rate
 
-    return _card(folder)
+    rate = _rate(folder, None)
+    return 1 / rate if rate else None
 
 
 def make_model(folder):
     from qcfer.core.files import file_sha256
     from qcfer.run.config import Config
-    from qcfer.run.pipeline import Models
+    from qcfer.recognize.newcomers import Models
 
     shutil.copy(HERE / "data/model_before_rooms.skops", folder / "ensemble.skops")
     spec = "timm:test_vit?random=0"

@@ -6,10 +6,13 @@
 __all__ = ['read_numbers', 'read_checkpoint']
 
 # %% ../../nbs/08_checkpoint.ipynb #84cdd658
+import lzma
 import math
 import os
 import pickle
 import re
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -118,7 +121,7 @@ class _NumbersOnly(pickle.Unpickler):
 # %% ../../nbs/08_checkpoint.ipynb #973ba97a
 _NOT_NUMBERS = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, BadZipFile,
-    NotImplementedError, RuntimeError,
+    NotImplementedError, RuntimeError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from ..core.files import atomic_path, inside, sha256
 from ..core.labels import CLASSES
 from ..core.pictures import ImageError, Pictures, decode_image, image_size
 from .code_order import check_codes
-from .label_files import LINK, Below, DatasetError
+from .label_files import LINK, Below, DatasetError, on_one_line
 from .layouts import BOX, ROW, Dataset, folders, get_dataset
 from .rows import listed_once
 from .splits import PEOPLE, assign_splits
@@ -53,7 +53,7 @@ def locate(
     if root in found:
         found = [root]
     if len(found) != 1:
-        seen = ", ".join(os.fsencode(entry).decode("utf-8", "backslashreplace") for entry in sorted(os.listdir(root))[:5])
+        seen = ", ".join(on_one_line(entry) for entry in sorted(os.listdir(root))[:5])
         choice = f"several folders with it ({', '.join(folder.name for folder in found)})" if found else seen or "nothing"
         hint = ", or what its folders are called (--classes NAME=CLASS)" if "names" in dataset.takes and not found else ""
         raise DatasetError(f"expected {dataset.words} in {root}; found {choice}: name the folder that holds them{hint}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .label_files import Below, DatasetError
+from .label_files import Below, DatasetError, on_one_line
 from .layouts import DEFAULTS, LADDERS, Dataset, dataset
 
 # %% ../../nbs/10d_posebench_table.ipynb #b126e911
@@ -41,7 +41,7 @@ def _read_parquet(path):
             raise DatasetError(f"expected every column once in {path}; found one of them twice")
         return table.to_pandas()
     except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
-        raise DatasetError(f"expected a Parquet file in {path}; found {' '.join(str(error).split())[:100]}") from None
+        raise DatasetError(f"expected a Parquet file in {path}; found {on_one_line(' '.join(str(error).split()))[:100]}") from None
 
 # %% ../../nbs/10d_posebench_table.ipynb #8cb8a8e2
 def _posebench_table(path, more=()):
