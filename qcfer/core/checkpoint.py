@@ -20,7 +20,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .files import WeightsError
+from .files import WeightsError, on_one_line
 
 # %% ../../nbs/08_checkpoint.ipynb #19cbb810
 class _Number:
@@ -145,7 +145,7 @@ def read_numbers(
         with open(path, "rb") as file:
             return _arrays(_NumbersOnly(file).load())
     except _NOT_NUMBERS as error:
-        raise WeightsError(f"expected {path} to hold named arrays of numbers; found {error}: fetch it again") from None
+        raise WeightsError(f"expected {path} to hold named arrays of numbers; found {on_one_line(str(error))[:200]}: fetch it again") from None
 
 # %% ../../nbs/08_checkpoint.ipynb #f60a50fa
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -189,5 +189,5 @@ def read_checkpoint(
             raise ValueError(f"a value of type {type(found).__name__}")
         return _arrays(found[part] if part else found)
     except _NOT_NUMBERS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = on_one_line((str(error) or type(error).__name__).partition("\n")[0])[:200]
         raise WeightsError(f"expected {path} to hold a checkpoint's weights; found {reason}: fetch it again") from None

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.files import on_one_line
 from ..core.registry import Registry
 from .class_names import NAMES, Meaning
-from .label_files import Below, DatasetError, on_one_line
+from .label_files import Below, DatasetError
 
 # %% ../../nbs/10a_layouts.ipynb #ae4f1c49
 @dataclass(frozen=True)

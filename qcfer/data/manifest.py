@@ -16,11 +16,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import atomic_path, inside, sha256
+from ..core.files import atomic_path, inside, on_one_line, sha256
 from ..core.labels import CLASSES
 from ..core.pictures import ImageError, Pictures, decode_image, image_size
 from .code_order import check_codes
-from .label_files import LINK, Below, DatasetError, on_one_line
+from .label_files import LINK, Below, DatasetError
 from .layouts import BOX, ROW, Dataset, folders, get_dataset
 from .rows import listed_once
 from .splits import PEOPLE, assign_splits
@@ -192,7 +192,7 @@ def count_rows(
 # %% ../../nbs/13_manifest.ipynb #2f7f2109
 def _check_usable(dataset, root, rows, rejected):
     "Stop before training what cannot be trained: no test, a single class, a class with too few pictures of its own."
-    hint = f" ({len(rejected)} files rejected, the first {': '.join(rejected.iloc[0])})" if len(rejected) else ""
+    hint = f" ({len(rejected)} files rejected, the first {on_one_line(': '.join(rejected.iloc[0]))})" if len(rejected) else ""
     hint += "; --follow-links reads them" if "follow_links" in dataset.takes and (rejected["reason"] == LINK).any() else ""
     kept = rows[rows["reason"] == ""]
     told = set(kept["split"]) - {""}

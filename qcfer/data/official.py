@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.files import on_one_line
 from ..core.labels import CODES, from_code, label_index
 from .class_names import Meaning
-from .label_files import Below, DatasetError, csv_rows, on_one_line, shown, text_lines, whole_number
+from .label_files import Below, DatasetError, csv_rows, shown, text_lines, whole_number
 from .layouts import BOX, ROW, SPLITS, Dataset, dataset, folders, has_classes, has_splits, read_folder, with_ensemble
 from .rows import count_unlisted
 

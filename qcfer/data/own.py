@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.files import on_one_line
 from ..core.labels import CLASSES
 from ..core.pictures import IMAGE_SUFFIXES
 from .class_names import NAMES, Meaning
-from .label_files import Below, DatasetError, csv_rows, on_one_line, shown
+from .label_files import Below, DatasetError, csv_rows, shown
 from .layouts import BOX, DEFAULTS, ROW, SPLITS, TOLD, Dataset, dataset, has_classes, has_splits, is_clutter, read_folder
 from .rows import NO_TWIN, count_unlisted, is_own_twin, with_twins
 

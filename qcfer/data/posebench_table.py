@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .label_files import Below, DatasetError, on_one_line
+from ..core.files import on_one_line
+from .label_files import Below, DatasetError
 from .layouts import DEFAULTS, LADDERS, Dataset, dataset
 
 # %% ../../nbs/10d_posebench_table.ipynb #b126e911

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import file_sha256, resources
+from ..core.files import file_sha256, on_one_line, resources
 from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
 from ..data.layouts import dataset
@@ -239,7 +239,7 @@ _PARTS = {
 
 
 def _refuse(place, wanted, found, hint=""):
-    raise ValueError(f"expected {wanted} in {place}; found {str(found)[:120]}{hint}")
+    raise ValueError(f"expected {wanted} in {place}; found {on_one_line(str(found)[:120])}{hint}")
 
 
 def check_card(

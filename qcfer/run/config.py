@@ -13,19 +13,15 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from ..core.files import on_one_line
+
 # %% ../../nbs/80_config.ipynb #286718e8
 def refuse(found: set, known: list[str], what: str):
     "Raise `ValueError` for names that are not known, with the nearest that are."
-    if unknown := sorted(_on_one_line(name) for name in set(found) - set(known)):
+    if unknown := sorted(on_one_line(str(name))[:80] for name in set(found) - set(known)):
         near = [get_close_matches(name, known, 1)[0] for name in unknown if get_close_matches(name, known, 1)]
         hint = f": did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"expected {what} out of {', '.join(known) or 'none'}; found {', '.join(unknown)}{hint}")
-
-
-def _on_one_line(value):
-    from qcfer.data.label_files import on_one_line
-
-    return on_one_line(str(value))[:80]
 
 # %% ../../nbs/80_config.ipynb #d625f1a5
 PLACES = ("root", "frontalized", "device", "recogniser", "engine", "ray")
@@ -207,7 +203,7 @@ def read_params(
     "A parameter file; raises `ValueError` for anything but those two tables."
     params = _yaml(Path(path).read_bytes(), f"YAML in {path}")
     if not isinstance(params, dict) or not set(params) <= {"report", "config"}:
-        found = ", ".join(map(_on_one_line, params)) if isinstance(params, dict) else type(params).__name__
+        found = on_one_line(", ".join(map(str, params)))[:80] if isinstance(params, dict) else type(params).__name__
         raise ValueError(f"expected report: and config: in {path}; found {found}")
     if not all(isinstance(part, dict) for part in params.values()):
         raise ValueError(f"expected report: and config: to be tables in {path}; found other values")
@@ -221,7 +217,7 @@ def _yaml(text, what):
     try:
         return yaml.safe_load(text.decode() if isinstance(text, bytes) else text)
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
-        raise ValueError(f"expected {what}; found {_on_one_line(str(error).partition(chr(10))[0])}") from None
+        raise ValueError(f"expected {what}; found {on_one_line(str(error).partition(chr(10))[0])[:100]}") from None
 
 # %% ../../nbs/80_config.ipynb #cdeb2a98
 def assign(
