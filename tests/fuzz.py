@@ -1,8 +1,8 @@
 """Every reader of files that nobody vouches for, fed what nobody would write.
 
-`python tests/fuzz.py` mutates valid files, seeded, and reads each: a reader may accept it, or refuse it by the error that it declares, in one
-line. Anything else is a fault: another error, a crash, a case beyond ten seconds, memory beyond two gigabytes, or an accepted file that a
-plain parser reads otherwise. `--only READER --case N` reads one case again, and shows what happens.
+`python tests/fuzz.py` mutates valid files, seeded, and reads each: a reader may accept it, or refuse it by the error that it declares, in
+one line. Anything else is a fault: another error, a crash, a case beyond ten seconds, memory beyond two gigabytes, or an accepted file
+that a plain parser reads otherwise. `--only READER --case N` reads one case again, and shows what happens.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from official_trees import Drawn, Tiny, affectnet_csv, affectnet_npy, expw, ferplus, put, rafdb
 from PIL import Image
 
+from official_trees import Drawn, Tiny, affectnet_csv, affectnet_npy, expw, ferplus, put, rafdb
 from qcfer.core.checkpoint import read_checkpoint, read_numbers
 from qcfer.core.files import WeightsError
 from qcfer.core.labels import CLASSES
@@ -103,7 +103,8 @@ def relined(rng, data):
 
 def reworded(rng, data):
     "A field is replaced, by another or by something odd."
-    ends = [-1, *(place for place, byte in enumerate(data[:20_000]) if byte in b" \t\r\n,;:\"'/_.[]{}="), len(data)]
+    between = b" \t\r\n,;:\"'/_.[]{}="
+    ends = [-1, *(place for place, byte in enumerate(data[:20_000]) if byte in between), len(data)]
     fields = [pair for pair in pairwise(ends) if pair[1] - pair[0] > 1] or [(-1, len(data))]
     (start, end), (other, last) = rng.choice(fields), rng.choice(fields)
     return data[: start + 1] + (data[other + 1 : last] if rng.random() < 0.4 else rng.choice(TOKENS)) + data[end:]
@@ -130,7 +131,27 @@ def of_bytes(rng, data):
     return data
 
 
-ODD = [None, True, 0, -1, 1.5, 1e308, 10**30, "", "nan", "../x", "é" * 500, [], {}, [[]], [None], {"": None}, "\ud800", "a\nb", float("nan")]
+ODD = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    1e308,
+    10**30,
+    "",
+    "nan",
+    "../x",
+    "é" * 500,
+    [],
+    {},
+    [[]],
+    [None],
+    {"": None},
+    "\ud800",
+    "a\nb",
+    float("nan"),
+]
 
 
 def places(value, path=()):
@@ -469,18 +490,27 @@ def read_job(folder, path):
 
 def make_model(folder):
     from qcfer.core.files import file_sha256
-    from qcfer.run.config import Config
     from qcfer.recognize.newcomers import Models
+    from qcfer.run.config import Config
 
     shutil.copy(HERE / "data/model_before_rooms.skops", folder / "ensemble.skops")
     spec = "timm:test_vit?random=0"
     card = {
-        "schema": 1, "name": "folder-1", "classes": list(CLASSES), "embedder": {"spec": spec, "id": ""}, "pose": {"spec": "none", "id": "none"},
-        "condition": "raw", "frontalizer": {"id": "none", "settings": {}}, "gate": None, "calibration": {"method": "m", "ece": 0.1},
-        "framing": {}, "limits": {"yaw": None, "side": 40.0, "dark": 20.0, "bright": 200.0, "sharpness": 1.0},
-        "provenance": {"dataset": "folder", "counts": {"train": {"fear": 3}}}, "metrics": {"test": {"accuracy": {"value": 0.5}}},
+        "schema": 1,
+        "name": "folder-1",
+        "classes": list(CLASSES),
+        "embedder": {"spec": spec, "id": ""},
+        "pose": {"spec": "none", "id": "none"},
+        "condition": "raw",
+        "frontalizer": {"id": "none", "settings": {}},
+        "gate": None,
+        "calibration": {"method": "m", "ece": 0.1},
+        "framing": {},
+        "limits": {"yaw": None, "side": 40.0, "dark": 20.0, "bright": 200.0, "sharpness": 1.0},
+        "provenance": {"dataset": "folder", "counts": {"train": {"fear": 3}}},
+        "metrics": {"test": {"accuracy": {"value": 0.5}}},
         "files": {"ensemble.skops": file_sha256(folder / "ensemble.skops")},
-    }  # fmt: skip
+    }
     card["embedder"]["id"] = Models(Config("folder", pose="none", embedder=spec), None).embedder().id
     put(folder / "model.json", json.dumps(card).encode())
     return [folder / "model.json", folder / "ensemble.skops"]
@@ -520,14 +550,26 @@ def make_pictures(folder):
     turned = Image.Exif()
     turned[0x0112], turned[0x010E] = 6, "a\nb"
     kinds = {
-        "a.jpg": (rgb, {"exif": turned, "icc_profile": b"x" * 200}), "b.jpg": (rgb.convert("L"), {"progressive": True}),
-        "c.jpg": (rgb.convert("CMYK"), {}), "a.png": (rgb.convert("RGBA"), {"exif": turned}), "b.png": (rgb.convert("P"), {"transparency": 3}),
-        "c.png": (Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30)), {}), "a.webp": (rgb, {"exif": turned}),
-        "b.webp": (rgb.convert("RGBA"), {"lossless": True}), "a.gif": (rgb, {"save_all": True, "append_images": [rgb.rotate(90)]}),
-        "a.bmp": (rgb, {}), "b.bmp": (rgb.convert("P"), {}), "a.tif": (rgb, {"compression": "tiff_lzw"}), "b.tif": (rgb.convert("1"), {}),
-        "c.tif": (rgb, {"compression": "tiff_adobe_deflate", "exif": turned}), "d.tif": (rgb, {"compression": "jpeg"}), "a.ppm": (rgb, {}),
-        "e.tif": (rgb.convert("1"), {"compression": "group4"}), "f.tif": (rgb.convert("F"), {}), "g.tif": (rgb.convert("L").convert("I"), {}),
-    }  # fmt: skip
+        "a.jpg": (rgb, {"exif": turned, "icc_profile": b"x" * 200}),
+        "b.jpg": (rgb.convert("L"), {"progressive": True}),
+        "c.jpg": (rgb.convert("CMYK"), {}),
+        "a.png": (rgb.convert("RGBA"), {"exif": turned}),
+        "b.png": (rgb.convert("P"), {"transparency": 3}),
+        "c.png": (Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30)), {}),
+        "a.webp": (rgb, {"exif": turned}),
+        "b.webp": (rgb.convert("RGBA"), {"lossless": True}),
+        "a.gif": (rgb, {"save_all": True, "append_images": [rgb.rotate(90)]}),
+        "a.bmp": (rgb, {}),
+        "b.bmp": (rgb.convert("P"), {}),
+        "a.tif": (rgb, {"compression": "tiff_lzw"}),
+        "b.tif": (rgb.convert("1"), {}),
+        "c.tif": (rgb, {"compression": "tiff_adobe_deflate", "exif": turned}),
+        "d.tif": (rgb, {"compression": "jpeg"}),
+        "a.ppm": (rgb, {}),
+        "e.tif": (rgb.convert("1"), {"compression": "group4"}),
+        "f.tif": (rgb.convert("F"), {}),
+        "g.tif": (rgb.convert("L").convert("I"), {}),
+    }
     for name, (picture, settings) in kinds.items():
         picture.save(folder / name, **settings)
     return [folder / name for name in kinds]
@@ -748,7 +790,7 @@ def work(name, start, count, seed, limit, tell):
 
 
 def campaign(name, count, seed=0, limit=1e9, keep=lambda figures: None):
-    "Figures of one reader: files, accepted, refused, faults, the slowest case, and the most memory beyond what a reader holds from the start."
+    "Figures of one reader; `peak_bytes` is the most memory beyond what the process holds before its first case."
     figures = {"files": 0, "accepted": 0, "refused": 0, "faults": {}, "slowest_s": 0.0, "slowest_case": None, "peak_bytes": 0}
     until, kept = time.monotonic() + limit, time.monotonic()
     while figures["files"] < count and time.monotonic() < until:

@@ -145,7 +145,8 @@ def read_numbers(
         with open(path, "rb") as file:
             return _arrays(_NumbersOnly(file).load())
     except _NOT_NUMBERS as error:
-        raise WeightsError(f"expected {path} to hold named arrays of numbers; found {on_one_line(str(error))[:200]}: fetch it again") from None
+        reason = on_one_line(str(error))[:200]
+        raise WeightsError(f"expected {path} to hold named arrays of numbers; found {reason}: fetch it again") from None
 
 # %% ../../nbs/08_checkpoint.ipynb #f60a50fa
 _MAGIC = 0x1950A86A20F9469CFC6C
