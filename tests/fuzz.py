@@ -766,7 +766,8 @@ def work(name, start, count, seed, limit, tell):
     os.dup2(sys.stderr.fileno(), 2)
     signal.signal(signal.SIGALRM, _too_long)
     with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+        folder = Path(place) / "set"  # in a folder of its own, for a set is looked for in the one above, too
+        folder.mkdir()
         files = {path: path.read_bytes() for path in reader.make(folder)}
         before = judge(reader, folder, next(iter(files)), reader.errors == (DatasetError, OSError))
         assert before == "accepted", f"the valid files of {name} are not read: {before}"
@@ -834,13 +835,15 @@ def show(name, number, seed):
     "Read one case again and let its error through."
     reader = READERS[name]
     with tempfile.TemporaryDirectory() as place:
-        files = {path: path.read_bytes() for path in reader.make(Path(place))}
-        path, data = case(reader, Path(place), files, number, seed)
+        folder = Path(place) / "set"
+        folder.mkdir()
+        files = {path: path.read_bytes() for path in reader.make(folder)}
+        path, data = case(reader, folder, files, number, seed)
         path.write_bytes(data)
         print(f"{path.name}: {data[:400]!r}{' ...' if len(data) > 400 else ''}")
         is_set = reader.errors == (DatasetError, OSError)
-        found = reader.read(Path(place), path, True) if is_set and number % SAMPLE == 0 else reader.read(Path(place), path)
-        print(found, reader.same(Path(place), path, found))
+        found = reader.read(folder, path, True) if is_set and number % SAMPLE == 0 else reader.read(folder, path)
+        print(found, reader.same(folder, path, found))
 
 
 def main():
