@@ -254,6 +254,10 @@ def make_config(
     return Config(**{name: _typed(name, value) for name, value in settings.items()})
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 80  # what YAML's anchors multiply would fill the memory
+
+
 def _typed(name, value):
     "A value as its field wants it; raises `ValueError` for another kind."
     wanted = {each.name: each.type for each in fields(Config)}[name]
@@ -265,7 +269,7 @@ def _typed(name, value):
         good = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
     if not good:
         kind = {str: "a word", int: "a whole number", dict: "a table", bool: "true or false"}.get(wanted, "a list of words")
-        raise ValueError(f"expected {kind} for {name}; found {reprlib.repr(value)}")
+        raise ValueError(f"expected {kind} for {name}; found {_SHORT.repr(value)}")
     return value
 
 # %% ../../nbs/80_config.ipynb #94af5a81
