@@ -16,7 +16,7 @@ from io import BytesIO
 from itertools import combinations
 from numbers import Integral
 from pathlib import Path
-from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,7 +37,7 @@ from sklearn.utils.validation import check_is_fitted, check_memory, validate_dat
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from ..core.files import atomic_path
+from ..core.files import atomic_path, on_one_line
 
 # %% ../../nbs/61_esv.ipynb #5cafdb4c
 def class_weights(
@@ -552,18 +552,22 @@ def load(
     "Read an ensemble that `save` wrote; raises `ValueError` for a file that holds any other type, or is none of ours."
     import skops.io
 
+    data = Path(path).read_bytes()
     try:
-        data = _as_of_today(Path(path).read_bytes())
-        if foreign := _foreign_types(data):
-            raise ValueError(f"expected an ensemble in {path}; found the types {foreign}: not loaded")
-        ensemble = skops.io.loads(data, trusted=sorted(_TYPES))
-    except (BadZipFile, KeyError, TypeError) as error:
-        raise ValueError(f"expected an ensemble in {path}; found a file that is none: {error}") from None
+        data = _as_of_today(data)
+        foreign = _foreign_types(data)
+        ensemble = None if foreign else skops.io.loads(data, trusted=sorted(_TYPES))
+        forests = [getattr(forest, "estimators_", ()) for forest in ensemble.estimators_] if isinstance(ensemble, ESV) else []
+        sound = all(_is_sound(tree.tree_) for trees in forests for tree in trees)
+    except Exception as error:  # skops lets whatever zlib, JSON, NumPy and a type's own maker say of a damaged file pass
+        reason = on_one_line(str(error).partition("\n")[0])[:200]
+        raise ValueError(f"expected an ensemble in {path}; found a file that is none: {reason}") from None
+    if foreign:
+        raise ValueError(f"expected an ensemble in {path}; found the types {on_one_line(foreign)}: not loaded")
     if not isinstance(ensemble, ESV):
         raise ValueError(f"expected an ensemble in {path}; found {type(ensemble).__name__}")
-    for forest in ensemble.estimators_:
-        if not all(_is_sound(tree.tree_) for tree in getattr(forest, "estimators_", ())):
-            raise ValueError(f"expected an ensemble in {path}; found a damaged tree: not loaded")
+    if not sound:
+        raise ValueError(f"expected an ensemble in {path}; found a damaged tree: not loaded")
     return ensemble
 
 

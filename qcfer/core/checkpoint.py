@@ -6,10 +6,13 @@
 __all__ = ['read_numbers', 'read_checkpoint']
 
 # %% ../../nbs/08_checkpoint.ipynb #84cdd658
+import lzma
 import math
 import os
 import pickle
 import re
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -17,7 +20,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from .files import WeightsError
+from .files import WeightsError, on_one_line
 
 # %% ../../nbs/08_checkpoint.ipynb #19cbb810
 class _Number:
@@ -118,7 +121,7 @@ class _NumbersOnly(pickle.Unpickler):
 # %% ../../nbs/08_checkpoint.ipynb #973ba97a
 _NOT_NUMBERS = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, BadZipFile,
-    NotImplementedError, RuntimeError,
+    NotImplementedError, RuntimeError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
 
@@ -142,7 +145,8 @@ def read_numbers(
         with open(path, "rb") as file:
             return _arrays(_NumbersOnly(file).load())
     except _NOT_NUMBERS as error:
-        raise WeightsError(f"expected {path} to hold named arrays of numbers; found {error}: fetch it again") from None
+        reason = on_one_line(str(error))[:200]
+        raise WeightsError(f"expected {path} to hold named arrays of numbers; found {reason}: fetch it again") from None
 
 # %% ../../nbs/08_checkpoint.ipynb #f60a50fa
 _MAGIC = 0x1950A86A20F9469CFC6C
@@ -186,5 +190,5 @@ def read_checkpoint(
             raise ValueError(f"a value of type {type(found).__name__}")
         return _arrays(found[part] if part else found)
     except _NOT_NUMBERS as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = on_one_line((str(error) or type(error).__name__).partition("\n")[0])[:200]
         raise WeightsError(f"expected {path} to hold a checkpoint's weights; found {reason}: fetch it again") from None

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'atomic_path', 'sweep', 'inside', 'sha256', 'file_sha256', 'write_sums', 'changed_files', 'code_hash',
-           'resources', 'cache_dir', 'WeightsError', 'find_weights', 'packaged_weights']
+           'resources', 'cache_dir', 'WeightsError', 'find_weights', 'on_one_line', 'packaged_weights']
 
 # %% ../../nbs/02_files.ipynb #f7c74ac6
 import glob
@@ -179,6 +179,13 @@ def find_weights(
                 raise WeightsError(f"expected {path} with SHA-256 {sha256}; found {found}: fetch it again from {url}")
             return path
     return _fetch(name, url, sha256)
+
+# %% ../../nbs/02_files.ipynb #7c9875f7
+def on_one_line(
+    text: str,  # from a file, or its name
+) -> str:  # for a message
+    "A text in which line ends, and all else that a terminal may obey, are escapes."
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 # %% ../../nbs/02_files.ipynb #e7ed1981
 def packaged_weights(

@@ -14,7 +14,7 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from ..core.files import inside
+from ..core.files import inside, on_one_line
 from ..core.pictures import IMAGE_SUFFIXES, MAX_BYTES
 
 # %% ../../nbs/10_label_files.ipynb #537b593b
@@ -51,7 +51,8 @@ def shown(
     text: str,  # from a label file
 ) -> str:  # what can be written and encoded
     "A text with what is not UTF-8, and NUL, as escapes."
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+    whole = re.sub("[\ud800-\udc7f\udd00-\udfff]", lambda half: f"\\u{ord(half[0]):x}", text)  # halves of letters, which JSON may hold
+    return whole.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def whole_number(
@@ -79,7 +80,7 @@ def csv_rows(
             headless = len(first) == len(without_header) and not set(columns) & set(first)
             reader.fieldnames = list(without_header) if headless else first
             if not set(columns) <= set(reader.fieldnames):
-                found = " ".join(shown(", ".join(first)[:100]).split()) or "none"
+                found = on_one_line(", ".join(first)[:100]) or "none"
                 hint = ": separate them by commas" if len(first) == 1 and re.search("[;\t|]", first[0]) else ""
                 raise DatasetError(f"expected columns {', '.join(columns)} in {path}; found {found}{hint}")
             if headless:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..core.files import on_one_line
 from ..core.registry import Registry
 from .class_names import NAMES, Meaning
 from .label_files import Below, DatasetError
@@ -155,9 +156,10 @@ def read_folder(
     splits = {name: SPLITS[name.lower()] for name in folders(root) if name.lower() in SPLITS} if has_splits(root, meaning) else {"": ""}
     for folder, split in splits.items():
         for name in folders(root / folder):
-            found = list(_scan_class(below, f"{folder}/{name}".lstrip("/"), meaning(name, f"the folder {root / folder / name}"), split))
+            place = on_one_line(str(root / folder / name))
+            found = list(_scan_class(below, f"{folder}/{name}".lstrip("/"), meaning(name, f"the folder {place}"), split))
             if not found:
-                raise DatasetError(f"expected pictures in {root / folder / name}; found none: fill the folder or remove it")
+                raise DatasetError(f"expected pictures in {place}; found none: fill the folder or remove it")
             rows += found
     table = pd.DataFrame(rows, columns=list(ROW))
     table.attrs["told"] = meaning.source

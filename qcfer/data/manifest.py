@@ -6,7 +6,7 @@
 __all__ = ['BLANK', 'COLUMNS', 'COUNTED', 'UNLISTED', 'locate', 'inspect_images', 'clip_boxes', 'hash_twins', 'grouped', 'Survey',
            'count_rows', 'survey', 'examine', 'load_manifest', 'prepare', 'manifest_sha256', 'FaceImages']
 
-# %% ../../nbs/13_manifest.ipynb #5af7dba5
+# %% ../../nbs/13_manifest.ipynb #91abf8c6
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import atomic_path, inside, sha256, sweep
+from ..core.files import atomic_path, inside, on_one_line, sha256, sweep
 from ..core.labels import CLASSES
 from ..core.pictures import ImageError, Pictures, decode_image, image_size
 from .code_order import check_codes
@@ -53,7 +53,7 @@ def locate(
     if root in found:
         found = [root]
     if len(found) != 1:
-        seen = ", ".join(os.fsencode(entry).decode("utf-8", "backslashreplace") for entry in sorted(os.listdir(root))[:5])
+        seen = ", ".join(on_one_line(entry) for entry in sorted(os.listdir(root))[:5])
         choice = f"several folders with it ({', '.join(folder.name for folder in found)})" if found else seen or "nothing"
         hint = ", or what its folders are called (--classes NAME=CLASS)" if "names" in dataset.takes and not found else ""
         raise DatasetError(f"expected {dataset.words} in {root}; found {choice}: name the folder that holds them{hint}")
@@ -192,7 +192,7 @@ def count_rows(
 # %% ../../nbs/13_manifest.ipynb #2f7f2109
 def _check_usable(dataset, root, rows, rejected):
     "Stop before training what cannot be trained: no test, a single class, a class with too few pictures of its own."
-    hint = f" ({len(rejected)} files rejected, the first {': '.join(rejected.iloc[0])})" if len(rejected) else ""
+    hint = f" ({len(rejected)} files rejected, the first {on_one_line(': '.join(rejected.iloc[0]))})" if len(rejected) else ""
     hint += "; --follow-links reads them" if "follow_links" in dataset.takes and (rejected["reason"] == LINK).any() else ""
     kept = rows[rows["reason"] == ""]
     told = set(kept["split"]) - {""}

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.files import on_one_line
 from ..core.labels import CODES, from_code, label_index
 from .class_names import Meaning
 from .label_files import Below, DatasetError, csv_rows, shown, text_lines, whole_number
@@ -227,8 +228,8 @@ def _read_affectnet_csv(root):
 
 # %% ../../nbs/11_official_sets.ipynb #e897625b
 _NPY = re.compile(
-    rb"\x93NUMPY(?:\x01\x00..|[\x02\x03]\x00....)\{'descr': '([<>|=]?(?:[iu][1248]|f[248]|b1|[US][0-9]{1,3}))', "
-    rb"'fortran_order': (?:True|False), 'shape': \((?:1,)?\), \} *\n",
+    rb"\x93NUMPY(?:\x01\x00(..)|[\x02\x03]\x00(....))(\{'descr': '([<>|=]?(?:[iu][1248]|f[248]|b1|[US][0-9]{1,3}))', "
+    rb"'fortran_order': (?:True|False), 'shape': \((?:1,)?\), \} *\n)",
     re.DOTALL,
 )
 
@@ -238,8 +239,9 @@ def read_npy_number(
 ) -> int:
     "The whole number in an npy file; raises `ValueError` for any other file."
     header = _NPY.match(data)
-    dtype = np.dtype(header[1].decode()) if header else None
-    if header is None or len(data) != header.end() + dtype.itemsize:
+    dtype = np.dtype(header[4].decode()) if header else None
+    told = int.from_bytes(header[1] or header[2], "little") if header else 0
+    if header is None or told != len(header[3]) or len(data) != header.end() + dtype.itemsize:
         raise ValueError("no npy file with a single number")
     if dtype.kind in "US":
         code = "latin-1" if dtype.kind == "S" else "utf-32-be" if dtype.byteorder == ">" else "utf-32-le"
@@ -293,7 +295,7 @@ def _read_affectnet_npy(root):
         usage = _NPY_SPLITS[folder]
         for name, picture in _npy_names(root / folder).items():
             annotation = f"{folder}/annotations/{name}_exp.npy"
-            label, reason = _npy_label(f"{root}/{folder}", name, shown(annotation))
+            label, reason = _npy_label(f"{root}/{folder}", name, on_one_line(annotation))
             image = f"{folder}/images/{picture or name + '.jpg'}"
             rows.append((shown(image), label, _AFFECTNET_SPLITS[usage], usage, reason or below.objection(image)))
     return pd.DataFrame(rows, columns=list(ROW))

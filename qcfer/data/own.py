@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ..core.files import on_one_line
 from ..core.labels import CLASSES
 from ..core.pictures import IMAGE_SUFFIXES
 from .class_names import NAMES, Meaning
@@ -53,7 +54,7 @@ def _check_columns(columns, path):
     for name in [name for name in columns if name not in _KNOWN]:
         near = get_close_matches(str(name).strip().lower(), _KNOWN, 1, 0.8)
         if near:
-            found = f"{shown(str(name))[:40]}: did you mean {near[0]}?"
+            found = f"{on_one_line(str(name))[:40]}: did you mean {near[0]}?"
             raise DatasetError(f"expected columns out of {', '.join(_KNOWN)} in {path}; found {found}")
 
 # %% ../../nbs/10e_own_pictures.ipynb #19e2f688
@@ -157,7 +158,7 @@ def read_names(
     found = stems.map(compiled.fullmatch)
     fits = found.notna()
     if not fits.any():
-        found = shown(rows["image"].iloc[0])[:80] if len(rows) else "no picture"
+        found = on_one_line(rows["image"].iloc[0])[:80] if len(rows) else "no picture"
         raise DatasetError(f"expected file names such as {pattern!r} in {root}; found {found}")
     rows = rows.assign(reason=rows["reason"].mask(~fits & (rows["reason"] == ""), "the name does not fit the pattern"))
     told = pd.DataFrame([match.groupdict() if match else dict.fromkeys(parts, "") for match in found], columns=parts)

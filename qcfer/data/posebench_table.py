@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['POSEBENCH_FILE', 'POSEBENCH', 'TIGHT', 'read_posebench']
 
-# %% ../../nbs/10d_posebench_table.ipynb #a1d8ea3d
+# %% ../../nbs/10d_posebench_table.ipynb #805d2e32
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core.files import SUMS, changed_files
+from ..core.files import SUMS, changed_files, on_one_line
 from .label_files import Below, DatasetError
 from .layouts import DEFAULTS, LADDERS, Dataset, dataset
 
@@ -42,7 +42,7 @@ def _read_parquet(path):
             raise DatasetError(f"expected every column once in {path}; found one of them twice")
         return table.to_pandas()
     except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
-        raise DatasetError(f"expected a Parquet file in {path}; found {' '.join(str(error).split())[:100]}") from None
+        raise DatasetError(f"expected a Parquet file in {path}; found {on_one_line(' '.join(str(error).split()))[:100]}") from None
 
 # %% ../../nbs/10d_posebench_table.ipynb #8cb8a8e2
 def _posebench_table(path, more=()):

@@ -8,6 +8,7 @@ __all__ = ['SCORES', 'AT_MOST', 'VERDICTS', 'similarity', 'identity_scores', 'ag
 
 # %% ../../nbs/57_gate.ipynb #051db3d3
 from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -120,7 +121,7 @@ class Thresholds:
     def __post_init__(self):
         for name, value in vars(self).items():
             top = {"residual_yaw": 180, "misfit": np.inf, "asymmetry": np.inf}.get(name, 1)
-            if value is not None and not 0 <= value <= top:
+            if value is not None and not (isinstance(value, Real) and 0 <= value <= top):
                 raise ValueError(f"expected a threshold {name} from 0 to {top}; found {value!r}")
 
 # %% ../../nbs/57_gate.ipynb #e733e124

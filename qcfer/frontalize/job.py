@@ -398,9 +398,15 @@ def _card(home):
     "What the last job wrote down; {} when there was none."
     try:
         card = json.loads((home / "frontalizer.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return card if isinstance(card, dict) else {}
+
+
+def _rate(home, frontalizer):
+    "Pictures a second of the last job, else what the frontalizer says of itself; None where neither tells."
+    rate = _card(home).get("images_per_s")
+    return rate if type(rate) in (int, float) and 0 < rate < 1e6 else getattr(frontalizer, "images_per_s", None)
 
 
 def _bytes_each(home, frontalizer):
@@ -422,7 +428,7 @@ def plan(
     names = [_result_name(images.keys[row], poses[row], landmarks[row], frontalizer) for row in np.flatnonzero(turned)]
     done = {name: _result_path(home, name).is_file() for name in names}
     missing = len(done) - sum(done.values())
-    rate = _card(home).get("images_per_s") or getattr(frontalizer, "images_per_s", None)
+    rate = _rate(home, frontalizer)
     return {
         "faces": len(images),
         "turned": len(names),

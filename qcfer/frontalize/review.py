@@ -44,7 +44,7 @@ def _read(journal):
     for number, line in enumerate(data.splitlines(keepends=True), 1):
         try:
             events.append(_event(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             if end + len(line) < len(data) or line.endswith(b"\n"):
                 raise ValueError(f"expected a decision in line {number} of {journal}; found {line[:80]!r}: mend or remove it") from None
             break

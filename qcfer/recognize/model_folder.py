@@ -6,7 +6,7 @@
 __all__ = ['SCHEMA', 'CARD', 'ENSEMBLE', 'README', 'HUB_PREFIX', 'describe', 'card_in_words', 'write_model', 'study_of',
            'export_model', 'find_model', 'push_model', 'check_card', 'read_model']
 
-# %% ../../nbs/a2_model_folder.ipynb #c7ae5655
+# %% ../../nbs/a2_model_folder.ipynb #90901479
 import json
 import os
 import secrets
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import file_sha256, resources, sweep
+from ..core.files import file_sha256, on_one_line, resources, sweep
 from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
 from ..data.layouts import dataset
@@ -246,7 +246,7 @@ _PARTS = {
 
 
 def _refuse(place, wanted, found, hint=""):
-    raise ValueError(f"expected {wanted} in {place}; found {str(found)[:120]}{hint}")
+    raise ValueError(f"expected {wanted} in {place}; found {on_one_line(str(found)[:120])}{hint}")
 
 
 def check_card(

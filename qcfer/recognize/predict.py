@@ -143,7 +143,7 @@ class Journal:
             with open(path, "rb") as file:
                 for number, line in enumerate(file):
                     entry = _entry(line)
-                    if entry is None or (number == 0 and entry != whose):
+                    if entry is None or (entry != whose if number == 0 else not _is_answer(entry)):
                         break
                     if number:
                         self.done[entry["image"]] = entry["stat"]
@@ -194,12 +194,24 @@ def _entry(line):
     "A whole line as it was written, as an object, else None."
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict):
         return None
     entry.pop("crc32", None)
     return entry if f"{_line(entry)}\n".encode() == line else None
+
+
+def _is_answer(entry):
+    "Whether an object is one that `Journal.add` writes."
+    texts = isinstance(entry.get("image"), str) and isinstance(entry.get("error"), str) and "stat" in entry
+    return texts and isinstance(entry.get("rows"), list) and all(isinstance(row, dict) and _is_row(row) for row in entry["rows"])
+
+
+def _is_row(row):
+    numbers = [value for name, value in row.items() if name not in _TEXT and value is not None]
+    known = row.keys() <= set(COLUMNS) and type(row.get("face")) is int
+    return known and all(type(value) is float or (type(value) is int and abs(value) < 2**63) for value in numbers)
 
 
 def _number(value):

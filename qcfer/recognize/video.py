@@ -43,10 +43,12 @@ def read_frames(
         raise VideoError(f"expected more than 0 seconds between frames; found {every}")
     due = 0.0
     try:
-        with av.open(os.fspath(path)) as container:
+        with av.open(os.fspath(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise VideoError(f"expected a video; found no pictures in {path}")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise VideoError(f"expected a video; found pictures in {path} that nothing here can decode")
             stream.thread_type = "AUTO"
             if stream.width * stream.height > MAX_PIXELS:
                 raise VideoError(f"expected frames of at most {MAX_PIXELS:,} pixels; found {stream.width} x {stream.height}")

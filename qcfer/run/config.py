@@ -7,15 +7,18 @@ __all__ = ['PLACES', 'PAPER', 'OF_THE_RUN', 'refuse', 'Config', 'gate_of', 'read
 
 # %% ../../nbs/80_config.ipynb #c155fe4c
 import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 
+from ..core.files import on_one_line
+
 # %% ../../nbs/80_config.ipynb #286718e8
 def refuse(found: set, known: list[str], what: str):
     "Raise `ValueError` for names that are not known, with the nearest that are."
-    if unknown := sorted(set(found) - set(known)):
+    if unknown := sorted(on_one_line(str(name))[:80] for name in set(found) - set(known)):
         near = [get_close_matches(name, known, 1)[0] for name in unknown if get_close_matches(name, known, 1)]
         hint = f": did you mean {', '.join(near)}?" if near else ""
         raise ValueError(f"expected {what} out of {', '.join(known) or 'none'}; found {', '.join(unknown)}{hint}")
@@ -198,18 +201,23 @@ def read_params(
     path: str | os.PathLike,  # a YAML file with `config:`, and `report:` for the pages
 ) -> dict:  # {"report": {...}, "config": {...}}
     "A parameter file; raises `ValueError` for anything but those two tables."
-    import yaml
-
-    try:
-        params = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"expected YAML in {path}; found {str(error).splitlines()[0]}") from None
+    params = _yaml(Path(path).read_bytes(), f"YAML in {path}")
     if not isinstance(params, dict) or not set(params) <= {"report", "config"}:
-        found = ", ".join(map(str, params)) if isinstance(params, dict) else type(params).__name__
+        found = on_one_line(", ".join(map(str, params)))[:80] if isinstance(params, dict) else type(params).__name__
         raise ValueError(f"expected report: and config: in {path}; found {found}")
     if not all(isinstance(part, dict) for part in params.values()):
         raise ValueError(f"expected report: and config: to be tables in {path}; found other values")
     return {"report": {}, "config": {}} | params
+
+
+def _yaml(text, what):
+    "A value in YAML; raises `ValueError` for anything else. PyYAML passes on whatever a tag or a date that is none does to it."
+    import yaml
+
+    try:
+        return yaml.safe_load(text.decode() if isinstance(text, bytes) else text)
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError) as error:
+        raise ValueError(f"expected {what}; found {on_one_line(str(error).partition(chr(10))[0])[:100]}") from None
 
 # %% ../../nbs/80_config.ipynb #cdeb2a98
 def assign(
@@ -217,8 +225,6 @@ def assign(
     assignments: Sequence[str],  # 'esv.candidates=LR', the value in YAML
 ):
     "Set what was typed; raises `ValueError` for what is no assignment, and for a part of a setting that has no parts."
-    import yaml
-
     for text in assignments:
         key, equals, value = text.partition("=")
         *parts, last = key.split(".")
@@ -229,10 +235,7 @@ def assign(
             place = place.setdefault(part, {})
             if not isinstance(place, dict):
                 raise ValueError(f"expected a setting with parts before the last dot of {key}; found {part}: {place}")
-        try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ValueError(f"expected a value as YAML after {key}=; found {value!r}") from None
+        place[last] = _yaml(value, f"a value as YAML after {key}=")
 
 # %% ../../nbs/80_config.ipynb #8a0b738a
 def make_config(
@@ -251,6 +254,10 @@ def make_config(
     return Config(**{name: _typed(name, value) for name, value in settings.items()})
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 80  # what YAML's anchors multiply would fill the memory
+
+
 def _typed(name, value):
     "A value as its field wants it; raises `ValueError` for another kind."
     wanted = {each.name: each.type for each in fields(Config)}[name]
@@ -262,7 +269,7 @@ def _typed(name, value):
         good = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
     if not good:
         kind = {str: "a word", int: "a whole number", dict: "a table", bool: "true or false"}.get(wanted, "a list of words")
-        raise ValueError(f"expected {kind} for {name}; found {value!r}")
+        raise ValueError(f"expected {kind} for {name}; found {_SHORT.repr(value)}")
     return value
 
 # %% ../../nbs/80_config.ipynb #94af5a81

@@ -33,7 +33,7 @@ def read_record(
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"expected a run record at {path}; found none") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"expected a run record in JSON at {path}; found {str(error).splitlines()[0]}") from None
     if not isinstance(record, dict) or not isinstance(record.get("config"), dict):
         raise ValueError(f"expected a run record with a config at {path}; found something else")
