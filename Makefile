@@ -12,7 +12,7 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 # Versions that are known to work together; CONSTRAINTS= takes the newest instead.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help report test types coverage bench lab notebooks readme constraints clean
+.PHONY: help report test types coverage bench fuzz lab notebooks readme constraints clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ coverage: $(READY) .venv/.mesa .venv/.browser  ## pytest, and which lines and br
 
 bench: $(READY) .venv/.mesa  ## how fast each stage is, beside the plain way, and how it grows: an hour or two
 	$(BIN)/qcfer bench --growth --plain tests/bench/plain.py --to "$(OUT)/bench.json"
+
+fuzz: $(READY)  ## mutated files through every reader, 100,000 each: some hours
+	$(BIN)/python tests/fuzz.py --to "$(OUT)/fuzz.json"
 
 lab: $(READY)  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs
