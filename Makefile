@@ -12,7 +12,7 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 # Versions that are known to work together; CONSTRAINTS= takes the newest instead.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help report test types coverage mutants bench chaos lab notebooks readme constraints clean
+.PHONY: help report test types coverage mutants bench chaos fuzz lab notebooks readme constraints clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ bench: $(READY) .venv/.mesa  ## how fast each stage is, beside the plain way, an
 
 chaos: $(READY) .venv/.mesa  ## kill every job a thousand times, spoil every file and disk, and count what was lost: an hour
 	$(BIN)/python tests/chaos.py --to "$(OUT)/chaos.json"
+
+fuzz: $(READY)  ## mutated files through every reader, 100,000 each: some hours
+	$(BIN)/python tests/fuzz.py --to "$(OUT)/fuzz.json"
 
 lab: $(READY)  ## the notebooks in JupyterLab
 	$(BIN)/jupyter lab nbs

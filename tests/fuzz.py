@@ -858,6 +858,7 @@ def main():
     os.environ["HF_HUB_OFFLINE"] = "1"
     if given.case is not None:
         return show(given.only[0], given.case, given.seed)
+    given.to.parent.mkdir(parents=True, exist_ok=True)
     known = json.loads(given.to.read_text()) if given.to.exists() else {}
 
     def keep(name, figures):

@@ -25,7 +25,7 @@ from qcfer.data.own import read_own
 from qcfer.frontalize.gate import Thresholds
 from qcfer.frontalize.job import _rate
 from qcfer.frontalize.review import read_verdicts
-from qcfer.recognize.predict import Journal
+from qcfer.recognize.predict import Journal, _line
 from qcfer.recognize.video import VideoError, read_frames
 from qcfer.run.config import assign, make_config, read_params
 from qcfer.run.record import read_record
@@ -137,8 +137,8 @@ def test_a_card_without_a_rate_that_is_one(tmp_path):
 @pytest.mark.parametrize("row", [None, 3, {"face": None}, {"face": 0, "fear": "x"}, {"face": 10**30}, {"other": 1, "face": 1}])
 def test_answers_end_where_a_line_is_none(tmp_path, line, row):
     answer = {"image": "a.jpg", "stat": [1, 2], "error": "", "rows": [{"face": 0, "fear": 0.5}]}
-    bad = line if row is None else json.dumps(answer | {"rows": [row]}).encode()
-    (tmp_path / "a").write_bytes(b"\n".join([b'{"model": 1}', json.dumps(answer).encode(), bad, json.dumps(answer).encode(), b""]))
+    good, bad = _line(answer).encode(), line if row is None else _line(answer | {"rows": [row]}).encode()
+    (tmp_path / "a").write_bytes(b"\n".join([_line({"model": 1}).encode(), good, bad, good, b""]))
     journal = Journal(tmp_path / "a", {"model": 1})
     assert [entry["rows"] for entry in journal.entries(list(journal.done))] == [answer["rows"]]
     journal.close()
