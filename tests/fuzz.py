@@ -761,16 +761,17 @@ def memory():
 
 def work(name, start, count, seed, limit, tell):
     "Read cases in a process of their own; figures go through the pipe."
-    reader, began = READERS[name], time.monotonic()
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 progress bars and decoders talk
-    os.dup2(sys.stderr.fileno(), 2)
+    reader = READERS[name]
     signal.signal(signal.SIGALRM, _too_long)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "set"  # in a folder of its own, for a set is looked for in the one above, too
         folder.mkdir()
         files = {path: path.read_bytes() for path in reader.make(folder)}
-        before = judge(reader, folder, next(iter(files)), False)
-        assert before == "accepted", f"the valid files of {name} are not read: {before}"
+        reader.read(folder, next(iter(files)))  # imports what it needs, which takes its time
+        assert (before := judge(reader, folder, next(iter(files)), False)) == "accepted", f"the valid files of {name}: {before}"
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 progress bars and decoders talk
+        os.dup2(sys.stderr.fileno(), 2)
+        began = time.monotonic()
         held = memory()
         had = {path: path.read_bytes() for path in folder.rglob("*.json")} if name == "model" else {}
         resource.setrlimit(resource.RLIMIT_AS, (int(Path("/proc/self/statm").read_text().split()[0]) * 4096 + MEMORY, -1))
