@@ -448,8 +448,12 @@ def read_review(folder, path):
 
 def same_review(folder, path, found):
     last = {}
-    for line in path.read_bytes().splitlines():
-        event = json.loads(line)
+    for line in path.read_bytes().splitlines(keepends=True):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            assert not line.endswith(b"\n")  # the last line, which was torn
+            break
         last[event["key"]] = event["verdict"]
     return {key: verdict for key, verdict in last.items() if verdict != "undo"} == dict(zip(found["key"], found["verdict"]))
 
@@ -870,7 +874,12 @@ def main():
         figures = campaign(name, given.files or READERS[name].files, given.seed, given.seconds, lambda now, name=name: keep(name, now))
         print(f"{name:20} {figures['files']:>8,} files, {figures['accepted']:,} accepted, {figures['refused']:,} refused,", end=" ")
         print(f"slowest {figures['slowest_s']:.2f} s, {figures['peak_bytes'] / 2**20:,.0f} MiB more")
-        print(*(f"    {fault}: {told}" for fault, told in figures["faults"].items()), sep="\n", end="", flush=True)
+        print(
+            *(f"    {fault}: {told}" for fault, told in figures["faults"].items()),
+            sep="\n",
+            end="\n" if figures["faults"] else "",
+            flush=True,
+        )
     return int(any(known[name]["faults"] for name in given.only))
 
 

@@ -187,6 +187,7 @@ def _entry(line):
     "A whole line as an object, else None."
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
+        json.dumps(entry, ensure_ascii=False).encode()  # what cannot be written was not written by `add`
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
