@@ -134,7 +134,9 @@ def test_a_card_without_a_rate_that_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"{}", b'{"image": [], "stat": 1, "error": "", "rows": []}', DEEP])
-@pytest.mark.parametrize("row", [None, 3, {"face": None}, {"face": 0, "fear": "x"}, {"face": 10**30}, {"other": 1, "face": 1}])
+@pytest.mark.parametrize(
+    "row", [None, 3, {"face": None}, {"face": 0, "fear": "x"}, {"face": 10**30}, {"other": 1, "face": 1}, {"face": 0, "label": "\ud800"}]
+)
 def test_answers_end_where_a_line_is_none(tmp_path, line, row):
     answer = {"image": "a.jpg", "stat": [1, 2], "error": "", "rows": [{"face": 0, "fear": 0.5}]}
     good, bad = _line(answer).encode(), line if row is None else _line(answer | {"rows": [row]}).encode()
@@ -205,3 +207,18 @@ def test_names_in_pickles_with_control_codes_and_damaged_packing(tmp_path):
     data[start : start + 8] = b"\xff" * 8
     (tmp_path / "b.pth").write_bytes(data)
     refused(WeightsError, read_checkpoint, tmp_path / "b.pth")
+
+
+def test_a_pickle_that_keeps_a_value_far_away_takes_no_memory(tmp_path):
+    import resource
+
+    bomb = b"\x80\x04}r" + (100_000_000).to_bytes(4, "little") + b"."  # LONG_BINPUT: some gigabytes of places
+    (tmp_path / "a.pkl").write_bytes(bomb)
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as file:
+        file.writestr("a/data.pkl", bomb)
+    (tmp_path / "b.pth").write_bytes(bomb)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert "kept at place 100,000,000" in refused(WeightsError, read_numbers, tmp_path / "a.pkl")
+    assert "kept at place 100,000,000" in refused(WeightsError, read_checkpoint, tmp_path / "a.pth")
+    assert "kept at place 100,000,000" in refused(WeightsError, read_checkpoint, tmp_path / "b.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB

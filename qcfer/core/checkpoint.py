@@ -10,6 +10,7 @@ import lzma
 import math
 import os
 import pickle
+import pickletools
 import re
 import struct
 import zlib
@@ -118,6 +119,16 @@ class _NumbersOnly(pickle.Unpickler):
         _, dtype, key, _, count = told[:5]
         return self._storages.setdefault(key, _Storage(dtype, count))
 
+
+def _load(file, storages=None):
+    "The next pickle of a file in memory. A place that it keeps something at may ask for any amount of memory, so they are looked at first."
+    start, most = file.tell(), len(file.getbuffer())
+    for operation, place, _ in pickletools.genops(file):
+        if "PUT" in operation.name and place > most:
+            raise pickle.UnpicklingError(f"a value kept at place {place:,} by {most:,} bytes")
+    file.seek(start)
+    return _NumbersOnly(file, storages).load()
+
 # %% ../../nbs/08_checkpoint.ipynb #973ba97a
 _NOT_NUMBERS = (
     pickle.UnpicklingError, EOFError, ValueError, TypeError, AttributeError, LookupError, OverflowError, MemoryError, BadZipFile,
@@ -142,8 +153,7 @@ def read_numbers(
 ) -> dict[str, np.ndarray]:  # name -> read-only array
     "Read named arrays of numbers without running anything; raises `WeightsError` when the file holds or asks for anything else."
     try:
-        with open(path, "rb") as file:
-            return _arrays(_NumbersOnly(file).load())
+        return _arrays(_load(BytesIO(Path(path).read_bytes())))
     except _NOT_NUMBERS as error:
         reason = on_one_line(str(error))[:200]
         raise WeightsError(f"expected {path} to hold named arrays of numbers; found {reason}: fetch it again") from None
@@ -154,10 +164,10 @@ _MAGIC = 0x1950A86A20F9469CFC6C
 
 def _read_row(file, storages):
     "The older form: pickles in a row, then the storages."
-    if _NumbersOnly(file).load() != _MAGIC:
+    if _load(file) != _MAGIC:
         raise ValueError("no checkpoint")
-    _, _ = _NumbersOnly(file).load(), _NumbersOnly(file).load()  # the version and the machine
-    found, keys = _NumbersOnly(file, storages).load(), _NumbersOnly(file).load()
+    _, _ = _load(file), _load(file)  # the version and the machine
+    found, keys = _load(file, storages), _load(file)
     for key in keys:
         file.seek(8, os.SEEK_CUR)  # the length, once more
         storages[key].fill(file.read(storages[key].count * storages[key].dtype.itemsize))
@@ -168,14 +178,18 @@ def _read_zip(file, storages):
     "The newer form: an archive, whose files are not packed."
     with ZipFile(file) as archive:
         stem = next((name for name in archive.namelist() if name.endswith("/data.pkl")), "no/data.pkl").removesuffix("data.pkl")
-        if f"{stem}byteorder" in archive.namelist() and archive.read(f"{stem}byteorder") != b"little":
+        if f"{stem}byteorder" in archive.namelist() and _unpacked(archive, f"{stem}byteorder") != b"little":
             raise ValueError("numbers of another byte order")
-        with archive.open(f"{stem}data.pkl") as pickled:
-            found = _NumbersOnly(pickled, storages).load()
+        found = _load(BytesIO(_unpacked(archive, f"{stem}data.pkl")), storages)
         for key, storage in storages.items():
-            info = archive.getinfo(f"{stem}data/{key}")
-            storage.fill(archive.read(info) if info.file_size == info.compress_size else b"")
+            storage.fill(_unpacked(archive, f"{stem}data/{key}"))
     return found
+
+
+def _unpacked(archive, name):
+    "A file of an archive, as long as it says; b'' for a packed one, which may be of any length."
+    info = archive.getinfo(name)
+    return archive.read(info) if info.file_size == info.compress_size else b""
 
 # %% ../../nbs/08_checkpoint.ipynb #fbdba65a
 def read_checkpoint(

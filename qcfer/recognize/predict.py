@@ -194,6 +194,7 @@ def _entry(line):
     "A whole line as it was written, as an object, else None."
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
+        json.dumps(entry, ensure_ascii=False).encode()  # what cannot be written was not written by `add`
     except (ValueError, RecursionError):
         return None
     if not isinstance(entry, dict):

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from ..core.files import on_one_line
 from ..core.labels import CLASSES
 from ..core.pictures import decode_image
 from ..core.yaw import yaw_bin
@@ -188,7 +189,7 @@ class Recognizer:
             wanted = card[name]["id"]
             if full_precision(wanted) == full_precision(value):
                 continue
-            told = f"expected the {name} {wanted}, which the model was made with; found {value}"
+            told = f"expected the {name} {on_one_line(wanted)}, which the model was made with; found {value}"
             if name != "frontalizer" or wanted.rpartition("@")[0] != value.rpartition("@")[0]:
                 raise ValueError(told)
             warnings.warn(f"{told}, another version of it: answers may differ a little", stacklevel=3)
