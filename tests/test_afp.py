@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.exceptions import NotFittedError
 from sklearn.preprocessing import RobustScaler, StandardScaler, normalize
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -203,6 +204,14 @@ def test_rows_that_were_not_fitted_change_nothing(features):
     whole = afp.transform(features)
     assert afp.transform(features[300:]) == pytest.approx(whole[300:], abs=1e-9)
     assert clone(afp).fit(features).center_ != pytest.approx(afp.center_)
+
+
+def test_whole_numbers_are_no_less_than_others_and_what_was_not_fitted_transforms_nothing():
+    counts = np.random.default_rng(10).integers(0, 9, (40, 5))
+    afp = AFP(n_components=3).fit(counts)
+    assert afp.transform(counts) == pytest.approx(afp.transform(counts.astype(float))) and afp.transform(counts).dtype == np.float64
+    with pytest.raises(NotFittedError):
+        AFP().transform(counts)
 
 
 def test_names_of_what_comes_out(features):

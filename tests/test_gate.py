@@ -118,6 +118,7 @@ def test_a_stricter_threshold_never_reverts_fewer(seed, name, first, second, mar
 @settings(max_examples=80, deadline=None)
 def test_verdicts_and_reasons_tell_the_same(seed, embedder, margin):
     scores, thresholds = table(60, seed), Thresholds(embedder=embedder, margin=margin)
+    assert (judge(scores, thresholds).name, reasons(scores, thresholds).name) == ("verdict", "reason")
     assert ((judge(scores, thresholds) == "accept") == (reasons(scores, thresholds) == "")).all()
     without_margin = judge(scores.dropna(), Thresholds(embedder=embedder, margin=0))
     assert set(without_margin) <= {"accept", "revert"}
