@@ -861,6 +861,8 @@ def main():
     parser.add_argument("--case", type=int, help="read one case again")
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"
+    import qcfer.recognize.recognizer  # noqa: F401 once, before the forks
+
     if given.case is not None:
         return show(given.only[0], given.case, given.seed)
     given.to.parent.mkdir(parents=True, exist_ok=True)
