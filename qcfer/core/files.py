@@ -184,8 +184,12 @@ def find_weights(
 def on_one_line(
     text: str,  # from a file, or its name
 ) -> str:  # for a message
-    "A text in which line ends, and all else that a terminal may obey, are escapes."
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    "A text in which line ends, all else that a terminal may obey, and bytes that are no UTF-8, are escapes."
+
+    def escaped(letter):
+        return f"\\x{ord(letter) - 0xDC00:02x}" if "\udc80" <= letter <= "\udcff" else repr(letter)[1:-1]
+
+    return "".join(letter if letter.isprintable() else escaped(letter) for letter in text)
 
 # %% ../../nbs/02_files.ipynb #e7ed1981
 def packaged_weights(
