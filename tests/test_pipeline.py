@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
+from qcfer.core.files import SUMS
 from qcfer.core.labels import CLASSES
 from qcfer.data.cartoons import draw_faces
 from qcfer.data.manifest import prepare
@@ -411,7 +412,8 @@ def test_everything_at_the_top_is_of_the_main_condition(frontalized_run):
 
 def test_a_runs_folder_holds_data_only(frontalized_run):
     done = frontalized_run[2]
-    assert {path.suffix for path in done.path.rglob("*") if path.is_file()} == {".json", ".parquet", ".skops", ".csv"}
+    files = [path for path in done.path.rglob("*") if path.is_file() and path.name != SUMS]
+    assert {path.suffix for path in files} == {".json", ".parquet", ".skops", ".csv"}
     pairs = done.pictures("pairs geometric")
     assert set(pairs["sheet"]) == {"drawn", "worst"} and pairs["original"].str[:2].eq(b"\xff\xd8").all()
     assert (pairs["original"] != pairs["frontalized"]).all()
