@@ -87,7 +87,7 @@ def test_a_parameter_keeps_what_is_said_beside_it(book):
     entry = page.find("h3", string="AFP")
     assert entry.find_next("li").get_text().startswith("normalize (bool): Scale each row")
     assert "(N, D) features" in page.find("h3", string="location_scale").find_next("pre").get_text()
-    assert page.find("h3", string="AFP").find_next("a", string="In its chapter, with source and example")["href"] == "60_afp.html#AFP"
+    assert page.find("h3", string="AFP").find_next("a", string="In its chapter, with source and example")["href"] == "60_afp.html#afp"
 
 
 def test_the_book_is_searched_without_a_server(book, reader):
