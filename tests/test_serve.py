@@ -229,7 +229,7 @@ def test_too_many_requests_and_too_long_a_line(address, monkeypatch):
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/recognize.js/../x", "/%00", "/model/", "/%E9"])
+@pytest.mark.parametrize("path", ["/../../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/recognize.js/../x", "/%00", "/%E9"])
 def test_no_path_leads_out(address, method, path):
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
     connection.request(method, path, headers=KEY)  # the path as it is
@@ -353,7 +353,7 @@ def test_a_person_sees_every_face(page, recognizer):
 EVIL = "<img src=x onerror=\"document.title='evil'\">"
 
 
-@pytest.mark.parametrize("name", [f"{EVIL}.png", "\"><script>document.title='evil'</script>", "javascript:alert(1)", "\u202egnp.ecaf", "é\n\t'"])
+@pytest.mark.parametrize("name", [f"{EVIL}.png", "\"><script>document.title='evil'</script>", "javascript:x", "\u202egnp.ecaf", "é\n\t'"])
 def test_names_and_what_stands_in_a_picture_are_text(page, name):
     picture, told, notes = draw_face("happiness", seed=1).resize((96, 96)), io.BytesIO(), PngInfo()
     exif = picture.getexif()
