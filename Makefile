@@ -12,7 +12,7 @@ debian = [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null \
 # Versions that are known to work together; CONSTRAINTS= takes the newest instead.
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: help report test types coverage mutants bench chaos fuzz lab notebooks readme constraints clean
+.PHONY: help report test types coverage mutants bench chaos fuzz lab notebooks readme audit constraints clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-20s %s\n", $$1, $$2}'
@@ -56,6 +56,11 @@ notebooks: $(READY)  ## clean the notebooks and export the package, after editin
 
 readme: $(READY)  ## write README.md from its notebook
 	$(BIN)/python .ci/readme.py
+
+audit: $(READY)  ## licences of all that is installed, and the holes in it that are known (asks pypi.org)
+	$(BIN)/python .ci/licences.py
+	[ -x .venv/audit/bin/pip-audit ] || { $(BIN)/python -m venv .venv/audit && .venv/audit/bin/python -m pip install --quiet pip-audit; }
+	.venv/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 constraints: $(READY)  ## write constraints.txt from the environment at hand
 	$(BIN)/python .ci/constraints.py

@@ -226,6 +226,22 @@ def test_a_small_file_of_too_many_rows_stops(rendered):
         examine("posebench", rendered[0])
 
 
+def test_a_text_that_every_row_asks_for_is_held_once_and_refused(rendered):
+    "Seven kilobytes that would be a hundred gigabytes, row by row."
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path, rows = rendered[0] / "posebench.parquet", 100_000
+    texts = pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array(["x" * 1_000_000]))
+    pq.write_table(pa.table({"image": texts}), path, store_schema=False, compression="zstd")
+    assert path.stat().st_size < 10_000
+    with pytest.raises(DatasetError, match="expected texts of at most 4,096 bytes in .*; found one of 1,000,000"):
+        examine("posebench", rendered[0])
+    pq.write_table(pa.table({"image": pa.array([["a"]])}), path)
+    with pytest.raises(DatasetError, match="expected texts in columns of their own in .*; found 'image.list.element'"):
+        examine("posebench", rendered[0])
+
+
 @pytest.mark.parametrize(
     "column, value, words",
     [

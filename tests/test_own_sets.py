@@ -84,6 +84,7 @@ def test_a_file_says_what_numbers_mean(tmp_path, name, text, expected):
         ("a.txt", "0 anger\n1\n", "in line 2 of .*; found '1'"),
         ("a.txt", "0 anger 3\n", "in line 1"),
         ("a.txt", "0 anger\n0 fear\n", "expected one class for '0' in line 2 of .*; found anger and fear"),
+        ("a.json", '{"1": "a\\nb", "joy": "1"}', r"expected one class for '1' in [^\n]*; found 'a\\nb' and joy$"),
         ("a.txt", "0 anger\n1 2\n", "in line 2 of .*; found '1 2'"),
         ("a.json", '["anger", "disgust"]', 'expected a table such as {"3": "happiness"} in .*; found list: an order'),
         ("a.json", '{"0": ["anger"]}', "found dict"),

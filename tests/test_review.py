@@ -6,9 +6,11 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
+from base64 import urlsafe_b64decode
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -297,6 +299,41 @@ def test_strangers_are_refused(folder):
         for host in ("evil.example", "localhost.evil.example", "127.0.0.1.evil.example:80", "www.127.0.0.1"):
             assert ask(address, "state", host=host)[0] == 400, host
     assert read_verdicts(folder / "journal.jsonl").empty
+
+
+def test_slow_and_greedy_strangers_hold_nobody_up(folder):
+    with server(folder) as (_, address):
+        parts, lines = urlsplit(address), []
+        for text in ("GET /", "POST /guess/decide HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 9999999999\r\n\r\n{"):
+            for _ in range(50):
+                lines.append(socket.create_connection((parts.hostname, parts.port)))
+                lines[-1].sendall(text.encode())
+        start = time.monotonic()
+        assert ask(address, "state")[0] == 200
+        assert ask(address, "decide", "POST", {"key": table()["key"][0], "verdict": "accept"})[0] == 200
+        assert time.monotonic() - start < 10
+        lines[-1].settimeout(10)
+        assert lines[-1].recv(12) == b"HTTP/1.1 404"  # before what it promised has come
+        for line in lines:
+            line.close()
+    assert len(read_verdicts(folder / "journal.jsonl")) == 1
+
+
+def test_a_token_is_drawn_anew_and_too_long_to_be_guessed(tmp_path):
+    "192 bits: no number of tries is enough, so they are not counted."
+
+    class Told(Exception):
+        pass
+
+    def announce(address):
+        raise Told(urlsplit(address).path.strip("/"))
+
+    judged, tokens = table(2), set()
+    for _ in range(2):
+        with pytest.raises(Told) as told:
+            serve(judged, [None] * 2, [None] * 2, tmp_path / "journal", announce=announce)
+        tokens.add(str(told.value))
+    assert len(tokens) == 2 and all(len(urlsafe_b64decode(token)) == 24 for token in tokens)
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/tcp"), reason="only Linux tells who listens where in /proc")

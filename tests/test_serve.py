@@ -1,16 +1,23 @@
 """The page and the interface of a model, on a real server: who may ask, what is answered, what a person sees."""
+import http.client
 import io
 import json
+import resource
 import shutil
 import socket
+import struct
 import threading
 import time
+import zipfile
+import zlib
+from base64 import urlsafe_b64decode
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2 as httpx
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from qcfer.core.labels import CLASSES
 from qcfer.data.cartoons import draw_face, draw_faces
@@ -221,6 +228,64 @@ def test_too_many_requests_and_too_long_a_line(address, monkeypatch):
     monkeypatch.setattr(served, "_PER_SECOND", 100_000)
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/../../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/recognize.js/../x", "/%00", "/%E9"])
+def test_no_path_leads_out(address, method, path):
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=20)
+    connection.request(method, path, headers=KEY)  # the path as it is
+    answer = connection.getresponse()
+    assert answer.status in (307, 404, 405) and b"root:" not in answer.read()
+    connection.close()
+
+
+def _chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _png_of(width, height):
+    "A PNG of one grey, whose rows take next to nothing."
+    rows = zlib.compressobj(9)
+    data = b"".join(rows.compress(bytes(1 + width // 8) * 1000) for _ in range(height // 1000)) + rows.flush()
+    head = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", data) + _chunk(b"IEND", b"")
+
+
+def _zip_of(size):
+    with zipfile.ZipFile(stream := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("face.png", bytes(size))
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [_png_of(40_000, 40_000), b"GIF89a\xff\xff\xff\xff\x00\x00\x00,\x00\x00\x00\x00\xff\xff\xff\xff\x00\x02\x00;", _zip_of(10**8)],
+    ids=["png", "gif", "zip"],
+)
+def test_what_unpacks_to_gigabytes_is_refused_at_once(address, data):
+    assert len(data) < 1_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answer = httpx.post(f"{address}/predict", content=data, headers=KEY, timeout=30)
+    assert answer.status_code == 400 and answer.json()["detail"].startswith("expected a picture; found: ")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+def test_a_token_is_drawn_anew_and_too_long_to_be_guessed(recognizer):
+    "At 40 tries a second, which the door lets through, 192 bits take longer than there is time."
+
+    class Told(Exception):
+        pass
+
+    def announce(address):
+        raise Told(address.partition("#")[2])
+
+    tokens = set()
+    for _ in range(2):
+        with pytest.raises(Told) as told:
+            served.serve(recognizer, announce=announce)
+        tokens.add(str(told.value))
+    assert len(tokens) == 2 and all(len(urlsafe_b64decode(token)) == 24 for token in tokens)
+
+
 def test_nothing_is_written(address, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     picture = io.BytesIO()
@@ -283,6 +348,45 @@ def test_a_person_sees_every_face(page, recognizer):
     page.wait_for_selector("canvas[role=img]")
     assert "test faces recognised" in page.locator("#model").inner_text()
     assert page.wrong == []
+
+
+EVIL = "<img src=x onerror=\"document.title='evil'\">"
+
+
+@pytest.mark.parametrize("name", [f"{EVIL}.png", "\"><script>document.title='evil'</script>", "javascript:x", "\u202egnp.ecaf", "é\n\t'"])
+def test_names_and_what_stands_in_a_picture_are_text(page, name):
+    picture, told, notes = draw_face("happiness", seed=1).resize((96, 96)), io.BytesIO(), PngInfo()
+    exif = picture.getexif()
+    exif[0x010E] = exif[0x013B] = EVIL
+    for key in ("Title", "Comment", EVIL[:40]):
+        notes.add_text(key, EVIL)
+    picture.save(told, "PNG", exif=exif, pnginfo=notes)
+    page.set_input_files("#files", [{"name": name, "mimeType": "image/png", "buffer": told.getvalue()}])
+    page.wait_for_selector("article")
+    assert page.locator("h2").evaluate("e => [e.textContent.endsWith(': 1 face'), e.children.length]") == [True, 0]
+    assert "onerror" not in page.locator("article").evaluate("e => [...e.querySelectorAll('*')].flatMap(e => e.getAttributeNames()).join()")
+    assert page.title() != "evil" and page.locator("script").count() == 1 and page.wrong == []
+
+
+def test_the_policy_holds_where_a_script_had_got_in(page):
+    "Were there a hole after all: nothing written into the page runs, and nothing goes elsewhere."
+    refused = page.evaluate(
+        """async evil => {
+            const refused = [];
+            document.addEventListener("securitypolicyviolation", event => refused.push(event.effectiveDirective));
+            const script = document.createElement("script");
+            script.textContent = "document.title = 'evil'";
+            document.body.append(script);
+            document.body.insertAdjacentHTML("beforeend", evil + "<form action='http://127.0.0.1:9/'><button></button></form>");
+            document.querySelector("form button").click();
+            await fetch("http://127.0.0.1:9/").catch(() => 0);
+            await new Promise(done => setTimeout(done, 300));
+            return refused;
+        }""",
+        EVIL,
+    )
+    assert {"script-src-elem", "script-src-attr", "form-action", "connect-src"} <= set(refused)
+    assert page.title() != "evil"
 
 
 def test_dropped_and_damaged_pictures(page):

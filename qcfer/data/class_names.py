@@ -55,7 +55,7 @@ def read_classes(
 def _add(names, key, word, where):
     first = names.setdefault(plain(key), plain(word))
     if first != plain(word):
-        both = f"{shown(first)[:40]} and {shown(plain(word))[:40]}"
+        both = f"{_on_one_line(first)} and {_on_one_line(plain(word))}"
         raise DatasetError(f"expected one class for {shown(key)[:40]!r} in {where}; found {both}")
 
 # %% ../../nbs/10_names_of_classes.ipynb #aa332392

@@ -25,6 +25,24 @@ _MORE = ("occluder",)  # of the tight set
 _NUMBERS = ("yaw", "pitch", "roll", "intensity")
 _POINTS = ("landmarks", "frontal_landmarks")
 _MOST_ROWS = 200_000  # a few kilobytes can claim billions
+_MOST_BYTES = 4_096  # of a text, which a file holds once and every row may ask for
+
+# %% ../../nbs/10d_posebench_table.ipynb #c9d3687e
+def _longest_text(path):
+    "The bytes of the longest text in a Parquet file, without a copy of it for each row; raises `DatasetError` for texts in lists."
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    schema = pyarrow.parquet.ParquetFile(path).schema
+    columns = [schema.column(number) for number in range(len(schema))]
+    texts = [column for column in columns if column.physical_type == "BYTE_ARRAY"]
+    if nested := [column.path for column in texts if column.path != column.name]:
+        raise DatasetError(f"expected texts in columns of their own in {path}; found {nested[0][:40]!r}")
+    names = [column.path for column in texts]
+    found = pyarrow.parquet.ParquetFile(path, read_dictionary=names).read(names) if names else pyarrow.table({})
+    words = [part.dictionary for column in found.columns for part in column.chunks]
+    lengths = [pyarrow.compute.max(pyarrow.compute.binary_length(each)).as_py() or 0 for each in words]
+    return max([*lengths, *(column.length for column in columns if column.physical_type == "FIXED_LEN_BYTE_ARRAY")], default=0)
 
 # %% ../../nbs/10d_posebench_table.ipynb #eba09237
 def _read_parquet(path):
@@ -36,6 +54,8 @@ def _read_parquet(path):
         rows = pyarrow.parquet.read_metadata(path).num_rows
         if rows > _MOST_ROWS:
             raise DatasetError(f"expected at most {_MOST_ROWS:,} rows in {path}; found {rows:,}")
+        if (longest := _longest_text(path)) > _MOST_BYTES:
+            raise DatasetError(f"expected texts of at most {_MOST_BYTES:,} bytes in {path}; found one of {longest:,}")
         table = pyarrow.parquet.read_table(path).replace_schema_metadata(None)
         table.validate(full=True)
         if len(set(table.column_names)) < table.num_columns:
