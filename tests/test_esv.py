@@ -352,6 +352,40 @@ def test_a_tree_that_leads_astray_is_refused(data, tmp_path):
             load(tmp_path / "forged")
 
 
+@pytest.mark.parametrize("way", ["wider", "alone", "libsvm", "nothing"])
+def test_what_would_be_followed_in_c_without_a_look_is_refused(way, data, tmp_path):
+    "scikit-learn's own file reader trusts all of scikit-learn, whose C code trusts the numbers."
+    from sklearn.svm import SVC
+    from sklearn.tree import DecisionTreeClassifier
+
+    X, y = data
+    ensemble = ESV(candidates=["RF"], cv=None, random_state=0).fit(X, y)
+    forest = ensemble.estimators_[0]
+    wide = np.repeat(X, 100, axis=1)
+    if way == "wider":
+        forest.estimators_[0] = DecisionTreeClassifier().fit(wide, y)
+    elif way == "alone":
+        ensemble.estimators_[0] = DecisionTreeClassifier().fit(X, y)
+    elif way == "libsvm":
+        ensemble.estimators_[0] = SVC().fit(X, y)
+    else:
+        del forest.n_classes_
+    with pytest.raises(ValueError, match="expected an ensemble"):
+        save(ensemble, tmp_path / "model")
+        load(tmp_path / "model")
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused(data, tmp_path):
+    from zipfile import ZIP_DEFLATED, ZipFile
+
+    save(ESV(candidates=LR, cv=None).fit(*data), tmp_path / "model")
+    with ZipFile(tmp_path / "model", "a", ZIP_DEFLATED) as archive:
+        archive.writestr("more.npy", bytes(30_000_000))
+    assert (tmp_path / "model").stat().st_size < 100_000
+    with pytest.raises(ValueError, match="it unpacks to more than 100 times its size"):
+        load(tmp_path / "model")
+
+
 def test_the_forest_is_the_papers(data, monkeypatch):
     made = []
 

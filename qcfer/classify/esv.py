@@ -30,6 +30,7 @@ from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC
+from sklearn.tree._tree import Tree
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import _ovr_decision_function, check_classification_targets
@@ -535,7 +536,7 @@ def save(
 
     with atomic_path(path) as aside:
         skops.io.dump(copy(ensemble).set_params(memory=None), aside, compression=ZIP_DEFLATED, compresslevel=1)
-        if foreign := _foreign_types(aside.read_bytes()):
+        if foreign := _foreign_types(aside.read_bytes()) or _strange(_parts(ensemble, set())):
             raise ValueError(f"expected an ensemble of {', '.join(sorted(_TYPES))}; found in it {foreign}: not saved")
 
 
@@ -557,8 +558,10 @@ def load(
         data = _as_of_today(data)
         foreign = _foreign_types(data)
         ensemble = None if foreign else skops.io.loads(data, trusted=sorted(_TYPES))
-        forests = [getattr(forest, "estimators_", ()) for forest in ensemble.estimators_] if isinstance(ensemble, ESV) else []
-        sound = all(_is_sound(tree.tree_) for trees in forests for tree in trees)
+        parts = list(_parts(ensemble, set()))
+        foreign, sound = foreign or _strange(parts), _trees_are_sound(parts)
+        if isinstance(ensemble, ESV) and sound and not foreign:
+            ensemble.predict_proba(np.zeros((1, ensemble.n_features_in_), np.float32))  # what is missing would else be missed later
     except Exception as error:  # skops lets whatever zlib, JSON, NumPy and a type's own maker say of a damaged file pass
         reason = on_one_line(str(error).partition("\n")[0])[:200]
         raise ValueError(f"expected an ensemble in {path}; found a file that is none: {reason}") from None
@@ -571,9 +574,14 @@ def load(
     return ensemble
 
 
+_MOST_PACKED = 100  # times; a forest unpacks to five times its size, the text beside it to twenty
+
+
 def _as_of_today(data):
     "The bytes of a model file in which every type of ours is named by the module that it is in now."
     with ZipFile(BytesIO(data)) as file:
+        if sum(info.file_size for info in file.infolist()) > _MOST_PACKED * len(data):
+            raise ValueError(f"it unpacks to more than {_MOST_PACKED} times its size")
         schema = file.read("schema.json")
         renamed = re.sub(rb'(?<="__module__": ")qcfer\.(?:afp|esv)(?=")', lambda old: _MOVED[old[0]], schema)
         if renamed == schema:
@@ -582,6 +590,40 @@ def _as_of_today(data):
             for name in file.namelist():
                 again.writestr(name, renamed if name == "schema.json" else file.read(name))
     return moved.getvalue()
+
+# %% ../../nbs/61_esv.ipynb #faa42b3d
+_ROOMS = (
+    "calibration compose decomposition ensemble._forest feature_selection impute kernel_approximation linear_model model_selection "
+    "neural_network pipeline preprocessing random_projection tree utils"
+).split()
+"What an ensemble is made of lives in these rooms of scikit-learn."
+
+
+def _parts(thing, seen):
+    "A thing and all that it is made of, each once."
+    if id(thing) in seen or isinstance(thing, str | bytes | int | float | None):
+        return
+    seen.add(id(thing))
+    yield thing
+    inside = [*thing, *thing.values()] if isinstance(thing, dict) else list(thing) if isinstance(thing, list | tuple | set) else []
+    inside += thing.ravel().tolist() if isinstance(thing, np.ndarray) and thing.dtype == object else []
+    for part in [*inside, *getattr(thing, "__dict__", {}).values()]:
+        yield from _parts(part, seen)
+
+
+def _strange(parts):
+    "The types out of other rooms of scikit-learn, as text: a kernel machine of its own, say, reads memory at places that a file names."
+    kinds, rooms = {type(part) for part in parts}, tuple(f"sklearn.{room}." for room in _ROOMS)
+    others = [kind for kind in kinds if kind.__module__.startswith("sklearn.") and not f"{kind.__module__}.".startswith(rooms)]
+    return ", ".join(sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in others))[:200]
+
+
+def _trees_are_sound(parts):
+    "Whether every tree stands in a forest, is as wide as that says, and leads nowhere else."
+    forests = [part for part in parts if type(part).__module__ == "sklearn.ensemble._forest"]
+    held = [(each.tree_, forest.n_features_in_) for forest in forests for each in forest.estimators_]
+    trees = {id(part) for part in parts if isinstance(part, Tree)}
+    return trees == {id(tree) for tree, _ in held} and all(tree.n_features == width and _is_sound(tree) for tree, width in held)
 
 
 def _is_sound(tree):
