@@ -436,7 +436,7 @@ def predict(
     if left:
         sys.exit(SOME_LEFT_OUT)
 
-
+# %% ../nbs/cli.ipynb #4bf7786e
 @app.command
 def video(model: str, file: Path, /, *, to: Path, timeline: Path | None = None, every: float = 0.2, device: str = "cpu"):
     """Follow the faces in a video, and say their expressions from moment to moment.

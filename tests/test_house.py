@@ -56,6 +56,17 @@ def test_a_chapter_says_first_what_it_was_made_with(path):
     assert first.endswith("show_versions()")
 
 
+def test_the_gallery_names_every_figure():
+    text = "\n".join(source for _, source in cells(ROOT / "nbs" / "gallery.ipynb"))
+    drawn = [
+        f"{path.stem}.{node.name}"
+        for path in sorted((ROOT / "qcfer" / "pages" / "figures").glob("[a-z]*.py"))
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef) and any("figure_maker" in ast.unparse(one) for one in node.decorator_list)
+    ]
+    assert len(drawn) > 20 and [name for name in drawn if name not in text] == []
+
+
 def test_two_chapters_never_make_the_same_module():
     made = [re.search(r"#\| default_exp (\S+)", path.read_text()) for path in CHAPTERS]
     names = [match[1].rstrip('",\\n') for match in made if match]

@@ -526,6 +526,49 @@ _TYPES = frozenset(
     }
 )
 
+# %% ../../nbs/61_esv.ipynb #faa42b3d
+_ROOMS = (
+    "calibration compose decomposition ensemble._forest feature_selection impute kernel_approximation linear_model model_selection "
+    "neural_network pipeline preprocessing random_projection tree utils"
+).split()
+"What an ensemble is made of lives in these rooms of scikit-learn."
+
+
+def _parts(thing, seen):
+    "A thing and all that it is made of, each once."
+    if id(thing) in seen or isinstance(thing, str | bytes | int | float | None):
+        return
+    seen.add(id(thing))
+    yield thing
+    inside = [*thing, *thing.values()] if isinstance(thing, dict) else list(thing) if isinstance(thing, list | tuple | set) else []
+    inside += thing.ravel().tolist() if isinstance(thing, np.ndarray) and thing.dtype == object else []
+    for part in [*inside, *getattr(thing, "__dict__", {}).values()]:
+        yield from _parts(part, seen)
+
+
+def _strange(parts):
+    "The types out of other rooms of scikit-learn, as text: a kernel machine of its own, say, reads memory at places that a file names."
+    kinds, rooms = {type(part) for part in parts}, tuple(f"sklearn.{room}." for room in _ROOMS)
+    others = [kind for kind in kinds if kind.__module__.startswith("sklearn.") and not f"{kind.__module__}.".startswith(rooms)]
+    return ", ".join(sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in others))[:200]
+
+
+def _trees_are_sound(parts):
+    "Whether every tree stands in a forest, is as wide as that says, and leads nowhere else."
+    forests = [part for part in parts if type(part).__module__ == "sklearn.ensemble._forest"]
+    held = [(each.tree_, forest.n_features_in_) for forest in forests for each in forest.estimators_]
+    trees = {id(part) for part in parts if isinstance(part, Tree)}
+    return trees == {id(tree) for tree, _ in held} and all(tree.n_features == width and _is_sound(tree) for tree, width in held)
+
+
+def _is_sound(tree):
+    "Whether every branch leads on to a later node and asks for a feature that exists: scikit-learn follows them unchecked."
+    rows = np.arange(tree.node_count)
+    left, right = tree.children_left, tree.children_right
+    branch = left != -1
+    later = all(((rows < side) & (side < tree.node_count))[branch].all() for side in (left, right))
+    return later and ((0 <= tree.feature) & (tree.feature < tree.n_features))[branch].all()
+
 # %% ../../nbs/61_esv.ipynb #30377b87
 def save(
     ensemble: ESV,  # fitted
@@ -590,46 +633,3 @@ def _as_of_today(data):
             for name in file.namelist():
                 again.writestr(name, renamed if name == "schema.json" else file.read(name))
     return moved.getvalue()
-
-# %% ../../nbs/61_esv.ipynb #faa42b3d
-_ROOMS = (
-    "calibration compose decomposition ensemble._forest feature_selection impute kernel_approximation linear_model model_selection "
-    "neural_network pipeline preprocessing random_projection tree utils"
-).split()
-"What an ensemble is made of lives in these rooms of scikit-learn."
-
-
-def _parts(thing, seen):
-    "A thing and all that it is made of, each once."
-    if id(thing) in seen or isinstance(thing, str | bytes | int | float | None):
-        return
-    seen.add(id(thing))
-    yield thing
-    inside = [*thing, *thing.values()] if isinstance(thing, dict) else list(thing) if isinstance(thing, list | tuple | set) else []
-    inside += thing.ravel().tolist() if isinstance(thing, np.ndarray) and thing.dtype == object else []
-    for part in [*inside, *getattr(thing, "__dict__", {}).values()]:
-        yield from _parts(part, seen)
-
-
-def _strange(parts):
-    "The types out of other rooms of scikit-learn, as text: a kernel machine of its own, say, reads memory at places that a file names."
-    kinds, rooms = {type(part) for part in parts}, tuple(f"sklearn.{room}." for room in _ROOMS)
-    others = [kind for kind in kinds if kind.__module__.startswith("sklearn.") and not f"{kind.__module__}.".startswith(rooms)]
-    return ", ".join(sorted(f"{kind.__module__}.{kind.__qualname__}" for kind in others))[:200]
-
-
-def _trees_are_sound(parts):
-    "Whether every tree stands in a forest, is as wide as that says, and leads nowhere else."
-    forests = [part for part in parts if type(part).__module__ == "sklearn.ensemble._forest"]
-    held = [(each.tree_, forest.n_features_in_) for forest in forests for each in forest.estimators_]
-    trees = {id(part) for part in parts if isinstance(part, Tree)}
-    return trees == {id(tree) for tree, _ in held} and all(tree.n_features == width and _is_sound(tree) for tree, width in held)
-
-
-def _is_sound(tree):
-    "Whether every branch leads on to a later node and asks for a feature that exists: scikit-learn follows them unchecked."
-    rows = np.arange(tree.node_count)
-    left, right = tree.children_left, tree.children_right
-    branch = left != -1
-    later = all(((rows < side) & (side < tree.node_count))[branch].all() for side in (left, right))
-    return later and ((0 <= tree.feature) & (tree.feature < tree.n_features))[branch].all()

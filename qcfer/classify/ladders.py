@@ -30,7 +30,7 @@ SEARCHED_BARE = SEARCHED_LR | {"scalings": [None], "sizes": [None], "class_weigh
 YARDSTICK_AFP = {"normalize": False, "scaling": "standard", "n_components": "adaptive", "whiten": False, "unit": False}
 "Every setting, so that whatever is configured, the yardstick is the same."
 
-
+# %% ../../nbs/63_ladders.ipynb #913e9730
 @dataclass(frozen=True)
 class Ladder:
     """Changes to one method.

@@ -269,17 +269,7 @@ def _predict_ms(estimator, features):
     return round(1000 * (time.perf_counter() - start) / max(1, len(features)), 5)
 
 # %% ../../nbs/62_train.ipynb #9c359f54
-_KEPT_BYTES = 6_000_000_000
-
-
-def fit_memory():  # a joblib.Memory in the user's cache
-    "Where fitted candidates are kept: they depend on the features and on the code that fits them."
-    import sklearn
-    from joblib import Memory, register_store_backend
-
-    register_store_backend("sealed", _sealed_backend())
-    name = f"{sklearn.__version__}-{code_hash('classify.esv', 'classify.search')}-sealed"
-    return Memory(cache_dir() / "fits" / name, backend="sealed", verbose=0)
+_SEAL = 64  # hexadecimal digits
 
 
 @cache
@@ -298,6 +288,9 @@ def _key():
 
 def _seal(data):
     return hmac.new(_key(), data, "sha256").hexdigest().encode()
+
+# %% ../../nbs/62_train.ipynb #c56ca662
+_KEPT_BYTES = 6_000_000_000
 
 
 @cache
@@ -340,7 +333,14 @@ def _sealed_backend():
     return Sealed
 
 
-_SEAL = 64  # hexadecimal digits
+def fit_memory():  # a joblib.Memory in the user's cache
+    "Where fitted candidates are kept: they depend on the features and on the code that fits them."
+    import sklearn
+    from joblib import Memory, register_store_backend
+
+    register_store_backend("sealed", _sealed_backend())
+    name = f"{sklearn.__version__}-{code_hash('classify.esv', 'classify.search')}-sealed"
+    return Memory(cache_dir() / "fits" / name, backend="sealed", verbose=0)
 
 # %% ../../nbs/62_train.ipynb #0518d039
 def rung_key(

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 import warnings
 from contextlib import contextmanager
 from functools import cache
@@ -26,7 +25,7 @@ from tqdm import tqdm
 
 import qcfer
 
-from ..core.files import atomic_path, code_hash, sha256
+from ..core.files import atomic_path, code_hash, sha256, sweep
 from ..run.record import Run
 from .comparison import as_they_are, comparison, models, read_runs, script
 from .data_card import dataset_page
@@ -217,11 +216,9 @@ def _whole_folder(
 ):  # yields an empty folder beside it
     "Fill the folder that is yielded; when the block ends well it becomes `folder`, otherwise `folder` stays as it was."
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*"):  # by builds that were killed
-        if time.time() - left.stat().st_mtime > 3600:
-            shutil.rmtree(left, ignore_errors=True)
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.new")
-    old = aside.with_suffix(".old")
+    sweep(folder.parent, folder.name)
+    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    old = aside.with_suffix(".old.tmp")
     aside.mkdir()
     try:
         yield aside
