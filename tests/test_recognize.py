@@ -474,15 +474,15 @@ def test_an_export_that_is_killed_or_fails_keeps_the_earlier_model(drawn, tmp_pa
     old.mkdir()
     os.utime(old, (0, 0))
     card = json.loads((model / model_folder.CARD).read_text())
-    rename = Path.rename
+    replace = os.replace
 
-    def refuse(self, target):
-        if Path(target) == model and not self.name.endswith(".old.tmp"):
+    def refuse(source, target):
+        if Path(target) == model and not Path(source).name.endswith(".old.tmp"):
             raise OSError(28, "No space left on device")
-        return rename(self, target)
+        return replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", refuse)
+        patch.setattr(os, "replace", refuse)
         with pytest.raises(OSError, match="No space left"):
             model_folder.write_model(card, model / model_folder.ENSEMBLE, model)
     assert {path.name: path.read_bytes() for path in model.iterdir()} == before

@@ -10,10 +10,8 @@ import json
 import logging
 import os
 import re
-import secrets
 import shutil
 import warnings
-from contextlib import contextmanager
 from functools import cache
 from html import escape
 from importlib.metadata import version
@@ -25,7 +23,7 @@ from tqdm import tqdm
 
 import qcfer
 
-from ..core.files import atomic_path, code_hash, sha256, sweep
+from ..core.files import atomic_folder, atomic_path, code_hash, sha256
 from ..run.record import Run
 from .comparison import as_they_are, comparison, models, read_runs, script
 from .data_card import dataset_page
@@ -209,28 +207,6 @@ def _provenance(run):
         f"Models: {listed('Model')}. Versions: {listed('Version')}.",
     ]
 
-# %% ../../nbs/99_site.ipynb #83a633a4
-@contextmanager
-def _whole_folder(
-    folder: Path,  # the folder to be made or replaced
-):  # yields an empty folder beside it
-    "Fill the folder that is yielded; when the block ends well it becomes `folder`, otherwise `folder` stays as it was."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    sweep(folder.parent, folder.name)
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    old = aside.with_suffix(".old.tmp")
-    aside.mkdir()
-    try:
-        yield aside
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(aside, folder)
-    finally:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
-
 # %% ../../nbs/99_site.ipynb #c7ce77eb
 EXTERNAL = {
     ".html": re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*\s(?:src|href)\s*=\s*["']?(?:https?:)?//""", re.IGNORECASE),
@@ -314,7 +290,7 @@ def build_site(
     _check_ours(out / "site")
     pages = out / "cache" / "pages"
     runs = [_shown(run, pages) for run in read_runs(out)]
-    with _whole_folder(out / "site") as site:
+    with atomic_folder(out / "site") as site:
         _write_pages(site, runs, _copy_method(out / "cache" / "method", site / "method"))
         _check_offline(site)
     used = {page["kept"] for run in runs for page in run["pages"]}

@@ -9,7 +9,6 @@ __all__ = ['SCHEMA', 'CARD', 'ENSEMBLE', 'README', 'HUB_PREFIX', 'describe', 'ca
 # %% ../../nbs/a2_model_folder.ipynb #90901479
 import json
 import os
-import secrets
 import shutil
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.files import file_sha256, on_one_line, resources, sweep
+from ..core.files import atomic_folder, file_sha256, on_one_line, resources
 from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
 from ..data.layouts import dataset
@@ -144,24 +143,12 @@ def write_model(
     folder = Path(folder)
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= {CARD, ENSEMBLE, README}):
         raise ValueError(f"expected {folder} to be new or to hold a model; found other files in it: choose another folder")
-    sweep(folder.parent, folder.name)
-    aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    old = aside.with_suffix(".old.tmp")
-    try:
-        aside.mkdir(parents=True)
+    with atomic_folder(folder) as aside:
         shutil.copyfile(ensemble, aside / ENSEMBLE)
         card = card | {"files": {ENSEMBLE: file_sha256(aside / ENSEMBLE)}}
         check_card(card, folder)
         (aside / CARD).write_text(json.dumps(card, indent=1, allow_nan=False), encoding="utf-8")
         (aside / README).write_text(card_in_words(card), encoding="utf-8")
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-    finally:
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
