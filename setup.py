@@ -15,7 +15,7 @@ def requirements(key):
     return settings[key].split()
 
 
-EXTRAS = ("posebench", "clip", "qwen", "nf4", "dinov2", "detect", "serve", "video", "attention", "hub", "ray", "dev")
+EXTRAS = ("posebench", "clip", "qwen", "nf4", "dinov2", "detect", "serve", "video", "attention", "hub", "ray", "remote", "dev")
 extras = {name: requirements(f"{name}_requirements") for name in EXTRAS}
 
 setup(

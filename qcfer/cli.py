@@ -15,6 +15,8 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
+from .core.remote import here
+from .core.remote import push as push_copy
 from .run.config import Config, make_config
 
 # %% ../nbs/cli.ipynb #adbbeaaa
@@ -33,7 +35,7 @@ _BESIDE = """    params:
     set:
         Any setting, such as esv.candidates=LR or gate.embedder=0.7; may be given again and again.
     out:
-        Records, pages and caches go below this folder.
+        Records, pages and caches go below this folder, or to this URL, such as s3://bucket/reports.
     """
 
 Settings = make_dataclass(
@@ -42,7 +44,7 @@ Settings = make_dataclass(
     + [
         ("params", Path | None, field(default=None)),
         ("set", Annotated[list[str] | None, Parameter(name="--set")], field(default=None)),
-        ("out", Path, field(default=Path("reports"))),
+        ("out", str, field(default="reports")),
     ],
     namespace={"__doc__": Config.__doc__.rstrip() + "\n" + _BESIDE, "__module__": __name__},
 )
@@ -63,10 +65,11 @@ def config_of(
 ) -> tuple[Config, Path]:  # the settings of a run; the folder for its results
     "What was typed, as the settings of a run; raises `ValueError` for a word that is unknown and for an `--out` that is no folder."
     options = options or Settings()
-    if options.out.exists() and not options.out.is_dir():
-        raise ValueError(f"expected a folder for --out; found the file {options.out}")
     typed = {each.name: getattr(options, each.name) for each in _TYPED}
-    return make_config(dataset, options.params, options.set or (), **typed | given), options.out
+    config = make_config(dataset, options.params, options.set or (), **typed | given)
+    if (out := here(options.out)).exists() and not out.is_dir():
+        raise ValueError(f"expected a folder for --out; found the file {out}")
+    return config, out
 
 
 def _study(dataset, options, **how):
@@ -92,6 +95,7 @@ def prepare(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fa
     root, manifest = study.root, _with_test_yaw(study)
     near = near_copies(dataset, manifest, root, study.out / PRINTS) if deep else None
     page = write_dataset_page(dataset, manifest, study.out, near)
+    push_copy(study.out)
     sizes = ", ".join(f"{split} {count:,}" for split, count in manifest["split"].value_counts().items())
     print(f"{page.parent / 'manifest.parquet'}: {len(manifest):,} faces ({sizes})")
     print(f"{_left_out(manifest)}; {len(study.rejected):,} files rejected")
@@ -139,6 +143,7 @@ def pose(dataset: Dataset, /, *, options: Options = None):
     if not np.isfinite(study.poses).any():
         raise ValueError("expected a pose estimator; found pose: none")
     write_dataset_page(dataset, study.manifest, study.out)
+    push_copy(study.out)
     names = yaw_bin(study.poses[:, 0])
     shares = {name: np.mean(names == name) for name in YAW_BINS} | {"unknown": np.isnan(study.poses[:, 0]).mean()}
     print(f"{study.pose_estimator[0]}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
@@ -238,7 +243,8 @@ def report(dataset: Dataset, /, *, options: Options = None, strict: Strict = Fal
     check_templates()
     run = train(dataset, options=options, strict=strict)
     make_pages(run)
-    print(build_site(run.path.parent.parent))
+    print(site := build_site(run.path.parent.parent))
+    push_copy(site.parent.parent)
 
 # %% ../nbs/cli.ipynb #6301fd77
 @app.command
@@ -267,10 +273,11 @@ def finetune(dataset: Dataset, /, *, options: Options = None, model: str = "timm
         print("random weights: this tries the program out and is no result")
     _say_accuracy(f"{model}, trained end to end", evaluate(rows, seed=study.config.seed))
     print(path)
+    push_copy(study.out)
 
 
 @app.command
-def cross(dataset: Dataset, test: Dataset, /, *, options: Options = None, test_root: Path | None = None):
+def cross(dataset: Dataset, test: Dataset, /, *, options: Options = None, test_root: str | None = None):
     """Train on one set, test on another, and publish the pages.
 
     Parameters
@@ -296,6 +303,7 @@ def cross(dataset: Dataset, test: Dataset, /, *, options: Options = None, test_r
     run = borrow(trained, other, out)
     make_pages(run)
     print(run.path / "run.json", build_site(out), sep="\n")
+    push_copy(out)
 
 # %% ../nbs/cli.ipynb #e91b2edb
 @app.command
@@ -350,7 +358,7 @@ SOME_LEFT_OUT = 3  # the exit code where some pictures could not be read
 
 
 @app.command
-def export(dataset: Dataset, /, *, to: Path, root: Path | None = None, out: Path = Path("reports"), aligned: bool = False):
+def export(dataset: Dataset, /, *, to: Path, root: str | None = None, out: str = "reports", aligned: bool = False):
     """Write the model of a dataset's newest run as a folder that goes anywhere.
 
     Parameters
@@ -367,6 +375,7 @@ def export(dataset: Dataset, /, *, to: Path, root: Path | None = None, out: Path
     from qcfer.recognize.model_folder import export_model, study_of
     from qcfer.run.pipeline import open_run
 
+    out = here(out)
     run = open_run(dataset, out)
     print(export_model(run, study_of(run, out, root), to, None if aligned else _detector()))
 

@@ -857,7 +857,7 @@ def main():
     parser.add_argument("--files", type=int, help="how many a reader; by default 100,000, fewer of what is slow to read")
     parser.add_argument("--seconds", type=float, default=1e9, help="a reader's time at most")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--to", type=Path, default=Path("fuzz.json"), help="where the figures are written")
+    parser.add_argument("--to", type=Path, default=Path("reports/fuzz.json"), help="where the figures are written")
     parser.add_argument("--case", type=int, help="read one case again")
     given = parser.parse_args()
     os.environ["HF_HUB_OFFLINE"] = "1"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +18,17 @@ import pytest
 
 from qcfer.classify import train
 from qcfer.core import engine as engines
+from qcfer.core import remote
 from qcfer.core.engine import ClusterError, Worker, get_engine, made_by, objection, recipe_of, shares, unpacked
 from qcfer.core.files import sha256
 from qcfer.core.model_cache import _Forwarding, compute
 from qcfer.data.cartoons import draw_faces
+from qcfer.data.label_files import DatasetError
 from qcfer.data.manifest import FaceImages, load_manifest
 from qcfer.frontalize.conditions import get_frontalizer
 from qcfer.frontalize.job import frontalize_faces
 from qcfer.run.config import Config, make_config
-from qcfer.run.pipeline import run_id
+from qcfer.run.pipeline import make_run, run_id
 from qcfer.run.study import Study
 
 TESTS = str(Path(__file__).parent)
@@ -75,6 +78,18 @@ class Squares:
             Path(f"{self.log}.killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return batch[:, None] ** np.arange(4, dtype=np.float32)
+
+
+class Brightness:
+    "The mean of a picture's pixels."
+
+    id, dim = "brightness", 1
+
+    def preprocess(self, image):
+        return np.float32(np.asarray(image).mean())
+
+    def forward(self, batch):
+        return batch[:, None]
 
 
 class Deadly:
@@ -144,6 +159,39 @@ def test_every_stage_is_the_same_in_the_same_store(two, tmp_path):
     keys = [sorted(stored(tmp_path / name / "cache" / "embeddings")) for name in ("ray", "local")]
     assert keys[0] == keys[1] and len(set(keys[0])) == len(keys[0]) >= len(ours.manifest)
     assert files(tmp_path / "ray") == files(tmp_path / "local")
+
+
+def test_a_whole_run_is_the_same_also_where_machines_share_an_object_store_alone(two, tmp_path, monkeypatch):
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "cache"))
+    set_here = draw_faces(tmp_path / "set", per_class=8)
+    (tmp_path / "far").mkdir()
+    how = {"pose": "none", "conditions": ["plain+raw"], "esv": {"candidates": "LR"}, "ladders": ["modules"]}
+    here = make_run(Config("folder", str(set_here), **how), tmp_path / "here")
+    far = Config("folder", f"file://{set_here}", engine="ray", ray={"actors": 2}, **how)
+    there = make_run(far, f"file://{tmp_path}/far")
+    assert there.path.name == here.path.name
+    pd.testing.assert_frame_equal(there.predictions, here.predictions)
+    assert there.record["metrics"] == here.record["metrics"]
+    assert (tmp_path / "far" / "folder" / there.path.name / "run.json").is_file()
+
+
+def test_every_machine_fetches_what_is_new_before_a_stage(two, tmp_path, monkeypatch):
+    monkeypatch.setenv("QCFER_CACHE", str(tmp_path / "cache"))
+    far = draw_faces(tmp_path / "set", per_class=4)
+    root = remote.here(f"file://{far}")
+    images = FaceImages(load_manifest("folder", root, out=tmp_path), root)
+    engine = get_engine("ray", {"actors": 2}, root=root)
+    shutil.rmtree(root / "anger")  # as on a machine that has not got it yet
+    rows = compute(Brightness(), images, images.keys, None, engine=engine)
+    assert len(list((root / "anger").iterdir())) == 4
+    assert np.array_equal(rows, compute(Brightness(), images, images.keys, None))
+    for path in (far / "fear").iterdir():
+        path.write_bytes(b"another")
+    with pytest.raises(DatasetError, match="as it was when the manifest was made"):
+        compute(Brightness(), images, images.keys, None, engine=engine)
+    shutil.rmtree(far)
+    with pytest.raises(ClusterError, match=r"^the machine .*: expected at file://.* what was there before; found nothing"):
+        compute(Brightness(), images, images.keys, None, engine=engine)
 
 
 def test_rungs_are_the_same_when_a_worker_is_killed(two, tmp_path, monkeypatch):

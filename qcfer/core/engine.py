@@ -24,6 +24,7 @@ import numpy as np
 
 from .files import code_hash
 from .model_cache import cores
+from .remote import Copy, copy_of
 
 # %% ../../nbs/09_engine.ipynb #b2b05275
 def made_by(
@@ -157,16 +158,39 @@ def _looker(seen):  # {folder: a path that whoever sees it sees}
     return look
 
 
-def _check_nodes(nodes, seen):
-    "Raise `ClusterError` unless every machine runs what runs here and sees the folders."
+def _on_each(nodes, work):
+    "Yields the address of each machine and what a function returns there."
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    look, here = ray.remote(num_cpus=0)(_looker(seen)), versions_here()
-    asked = [look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote() for node in nodes]
+    task = ray.remote(num_cpus=0)(work)
+    asked = [task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote() for node in nodes]
     for node, answer in zip(nodes, asked):
-        if found := objection(here, *ray.get(answer)):
-            raise ClusterError(f"the machine {node['NodeManagerAddress']}: {found}")
+        yield node["NodeManagerAddress"], ray.get(answer)
+
+
+def _check_nodes(nodes, seen):
+    "Raise `ClusterError` unless every machine runs what runs here and sees the folders."
+    here = versions_here()
+    for address, answer in _on_each(nodes, _looker(seen)):
+        if found := objection(here, *answer):
+            raise ClusterError(f"the machine {address}: {found}")
+
+
+def _pull_all(copies):
+    for folder, url in copies.items():
+        Copy(folder, url).pull()
+
+
+def _fetch_everywhere(nodes, copies):  # {folder: URL}
+    "Fetch what is new in object stores to the same folder of every machine; raises `ClusterError`."
+
+    def fetch():
+        return _outcome(_pull_all, copies)
+
+    for address, outcome in _on_each(nodes, fetch) if copies else ():
+        if isinstance(outcome, Exception):
+            raise ClusterError(f"the machine {address}: {outcome}")
 
 
 @contextmanager
@@ -276,7 +300,8 @@ class RayEngine:
     actors : how many models work at once, at most; 0 for one a machine, or as many as the graphics cards have shares.
     gpus : graphics cards an actor: 0, 1, or a part of one.
     root : the folder with the pictures, which every machine must see; None where there is none.
-    out : the folder that the driver writes to, which every machine must see; None where there is none.
+    out : the folder that the driver writes to, which every machine must see; None where there is none. Of a copy of an object store each
+        machine keeps its own, and fetches what is new before each stage.
 
     Attributes
     ----------
@@ -288,14 +313,16 @@ class RayEngine:
         _join(actors)
         import ray
 
-        nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-        self.actors, self._cpus = shares([node["Resources"] for node in nodes], actors, gpus)
+        self._nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+        self.actors, self._cpus = shares([node["Resources"] for node in self._nodes], actors, gpus)
         self._told = {name: value for name, value in os.environ.items() if name in _TOLD} | {"QCFER_CORES": str(self._cpus)}
-        self._gpus, self.cores = gpus, int(sum(node["Resources"]["CPU"] for node in nodes))
+        self._gpus, self.cores = gpus, int(sum(node["Resources"]["CPU"] for node in self._nodes))
+        copied = {folder: copy_of(folder) for folder in (root, out) if folder is not None}
+        self._copies = {str(copy[0]): copy[1] for copy in copied.values() if copy}
         with _in_one_line(), ExitStack() as stack:
-            seen = {str(root): str(Path(root).absolute())} if root is not None else {}
-            seen |= {str(out): stack.enter_context(_signed(out))} if out is not None else {}
-            _check_nodes(nodes, seen)
+            seen = {str(root): str(Path(root).absolute())} if root is not None and not copied[root] else {}
+            seen |= {str(out): stack.enter_context(_signed(out))} if out is not None and not copied[out] else {}
+            _check_nodes(self._nodes, seen)
 
     def stream(
         self,
@@ -309,6 +336,7 @@ class RayEngine:
         if not batches:
             return
         with _in_one_line():
+            _fetch_everywhere(self._nodes, self._copies)
             results = self._started(ray, _sent(ray, recipe_of(model), task), batches)
             for block in results.iter_batches(batch_size=None, prefetch_batches=0):
                 for batch, outcome in block["result"]:

@@ -58,6 +58,11 @@ def _add(names, key, word, where):
         both = f"{_on_one_line(first)} and {_on_one_line(plain(word))}"
         raise DatasetError(f"expected one class for {shown(key)[:40]!r} in {where}; found {both}")
 
+
+def _on_one_line(word):
+    word = shown(word)[:40]
+    return word if word.isprintable() else repr(word)
+
 # %% ../../nbs/10_names_of_classes.ipynb #aa332392
 def _line_pairs(path):
     for number, line in text_lines(path):
@@ -146,11 +151,6 @@ class Meaning:
         found = repr(shown(word)[:40])
         how = f"rename it (--classes {_on_one_line(key)}=CLASS) or leave it out (--ignore {_on_one_line(word)})"
         return f"expected one of {', '.join(CLASSES)} in {where}; found {found}: {how}"
-
-
-def _on_one_line(word):
-    word = shown(word)[:40]
-    return word if word.isprintable() else repr(word)
 
 
 NAMES = Meaning()

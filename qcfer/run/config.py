@@ -43,7 +43,7 @@ class Config:
     dataset:
         The name of a registered set.
     root:
-        The folder with the set. PoseBench is rendered where there is none.
+        The folder with the set, or a URL, such as s3://bucket/rafdb. PoseBench is rendered where there is none.
     classes:
         What classes are called, such as happyness=happiness or 3=happiness; a set whose numbers they are, such as rafdb; or a file.
     ignore:

@@ -37,6 +37,7 @@ from qcfer.run.train import (
 from ..classify.train import sweep_fits
 from ..core.files import cache_dir, code_hash, sha256, sweep
 from ..core.labels import CLASSES
+from ..core.remote import push
 from ..core.versions import versions
 from ..data.cartoons import draw_faces
 from ..data.manifest import manifest_sha256
@@ -207,7 +208,7 @@ def make_record(
 # %% ../../nbs/86_pipeline.ipynb #de4bcd1c
 def make_run(
     config: Config,
-    out: str | os.PathLike = "reports",  # records go to out/<dataset>/<run-id>/, caches to out/cache/
+    out: str | os.PathLike = "reports",  # records go to out/<dataset>/<run-id>/, caches to out/cache/; a folder, or a URL
     *,
     strict: bool = False,  # stop at the first picture that cannot be read
 ) -> Run:
@@ -228,6 +229,7 @@ def make_run(
             _publish(work.path, finished.path)
         finally:
             shutil.rmtree(work.path, ignore_errors=True)
+        push(study.out)
     return finished
 
 

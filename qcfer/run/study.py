@@ -11,8 +11,9 @@ import os
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..core.engine import get_engine, made_by
 from ..core.files import file_sha256, sha256
 from ..core.model_cache import compute
 from ..core.pictures import Pictures
+from ..core.remote import here, is_remote, push
 from ..core.yaw import is_profile
 from ..data.manifest import FaceImages, prepare
 from ..embed.base import Embedder
@@ -38,14 +40,20 @@ from .config import Config, gate_of
 class Meter:
     """Wall time and peak resident memory of each stage.
 
+    Parameters
+    ----------
+    after : called without arguments when a stage has ended well.
+
     Attributes
     ----------
     timings_s : {stage: seconds}.
     peak_memory_mb : {stage: MB of resident memory, sampled every 50 ms}.
     """
 
-    def __init__(self):
-        self.timings_s, self.peak_memory_mb = {}, {}
+    def __init__(self, after: Callable = lambda: None):
+        self._after = after
+        self.timings_s: dict = {}
+        self.peak_memory_mb: dict = {}
 
     @contextmanager
     def stage(self, name):
@@ -69,6 +77,7 @@ class Meter:
             thread.join()
             peak[0] = max(peak[0], process.memory_info().rss)
             self.peak_memory_mb[name] = max(self.peak_memory_mb.get(name, 0), round(peak[0] / 1e6))
+        self._after()
 
 # %% ../../nbs/81_study.ipynb #861cc8c3
 ANGLES = ("yaw", "pitch", "roll")
@@ -110,6 +119,11 @@ def find_root(
     from qcfer.posebench.generate import generate, settings
     from qcfer.posebench.tight import tight_settings, tighten
 
+    if is_remote(config.root):
+        root = here(config.root)
+        if not any(root.glob("[!.]*")):
+            raise ValueError(f"expected files of {config.dataset} at {config.root}; found none")
+        return root
     if config.root:
         return config.root
     if config.dataset not in ("posebench", "posebench_tight"):
@@ -134,7 +148,8 @@ class Study:
     Parameters
     ----------
     config : Config
-    out : the folder below which caches and journals are kept; None where nothing is to be kept.
+    out : the folder below which caches and journals are kept, or a URL, to which they are sent after each stage; None where nothing is
+        to be kept.
     strict : stop at the first picture that cannot be read.
     deep : decode every picture when the manifest is made.
     thresholds : {condition: Thresholds} of gates that others have set; none of these is chosen here.
@@ -162,7 +177,8 @@ class Study:
         deep: bool = True,
         thresholds: dict | None = None,
     ):
-        self.config, self.out, self.meter = config, None if out is None else Path(out).absolute(), Meter()
+        self.config, self.out = config, None if out is None else here(out).absolute()
+        self.meter = Meter(after=partial(push, self.out))
         self._how, self._set = {"strict": strict, "deep": deep}, thresholds or {}
         self._made: dict = {}
 
@@ -246,7 +262,8 @@ class Study:
 
     def _find_frontalizer(self, view):
         name = Condition.parse(view).frontalizer
-        given = {"estimator": self.finder, "device": self.config.device, "directory": self.config.frontalized}
+        given = {"estimator": self.finder, "device": self.config.device}
+        given |= {"directory": here(self.config.frontalized)} if self.config.frontalized else {"directory": ""}
         given |= {"embedder": self.embedder()} if takes(name, "embedder") else {}
         given |= {"teachers": self.teachers} if takes(name, "teachers") else {}
         return get_frontalizer(view, self.config.frontalizers.get(name), **given)
