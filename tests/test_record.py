@@ -93,3 +93,12 @@ def test_nothing_of_a_record_is_left_when_it_cannot_be_written(tmp_path):
     with pytest.raises(ValueError):
         run.save_record({"config": {}, "accuracy": float("nan")})
     assert not run.is_finished and not list(tmp_path.rglob("*.json"))
+
+
+def test_the_records_that_come_with_a_checkout_are_nobodys_runs(tmp_path):
+    run = tmp_path / "posebench" / "0123456789ab"
+    for folder in (run, tmp_path / "example" / "posebench"):
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text('{"config": {"dataset": "posebench"}}')
+    assert [found.path for found in find_runs(tmp_path)] == [run]
+    assert not find_runs(EXAMPLE.parent, "example")

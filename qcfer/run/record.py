@@ -216,9 +216,12 @@ def _part(sheet):
     return f"{kind}-{Condition.parse(condition).file_name}" if condition else kind
 
 # %% ../../nbs/82_record.ipynb #0102b42b
+_EXAMPLE = "example"
+
+
 def find_runs(
     out: str | os.PathLike,  # the folder of the run records
     dataset: str = "*",  # the set's name; '*' for any
 ) -> list[Run]:
-    "The finished runs, by name."
-    return [Run(path.parent) for path in sorted(Path(out).glob(f"{dataset}/*/run.json"))]
+    "The finished runs, by name. Records in `out`/example come with a checkout, without their tables, and are nobody's runs."
+    return [Run(path.parent) for path in sorted(Path(out).glob(f"{dataset}/*/run.json")) if path.parent.parent.name != _EXAMPLE]
