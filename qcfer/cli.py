@@ -406,6 +406,18 @@ def _detector():
         raise WeightsError(f"{error}; or add --aligned for a model that takes crops alone") from None
 
 # %% ../nbs/cli.ipynb #1868debe
+def _loaded(model, device, recogniser=""):
+    "A recognizer, and a word on what it knows."
+    from qcfer.recognize.model_folder import is_of_renders
+    from qcfer.recognize.recognizer import Recognizer
+
+    recognizer = Recognizer.load(model, device=device, recogniser=recogniser)
+    if is_of_renders(recognizer.card):
+        known = f"{recognizer.card['name']} knows rendered people alone"
+        print(f"qcfer: {known}; on photographs nobody has measured it: train one on photographs", file=sys.stderr)
+    return recognizer
+
+
 @app.command
 def predict(
     model: str, images: list[Path], /, *, to: Path | None = None, aligned: bool = False, draw: Path | None = None,
@@ -433,9 +445,8 @@ def predict(
         A file with an ArcFace model (ONNX), for a gate that asks for identity.
     """
     from qcfer.recognize.predict import find_pictures, predict_files, print_table
-    from qcfer.recognize.recognizer import Recognizer
 
-    recognizer, paths = Recognizer.load(model, device=device, recogniser=recogniser), find_pictures(images)
+    recognizer, paths = _loaded(model, device, recogniser), find_pictures(images)
     if to is None and (draw or show_frontal):
         raise ValueError("expected --to TABLE beside --draw and --show-frontal; found none")
     how = {"aligned": aligned} if to is None else {"aligned": aligned, "draw": draw, "frontal": show_frontal}
@@ -465,10 +476,9 @@ def video(model: str, file: Path, /, *, to: Path, timeline: Path | None = None, 
     device:
         cpu, or cuda for a graphics card.
     """
-    from qcfer.recognize.recognizer import Recognizer
     from qcfer.recognize.video import read_video, save_timeline, save_video_table
 
-    table = read_video(Recognizer.load(model, device=device), file, every)
+    table = read_video(_loaded(model, device), file, every)
     save_video_table(table, to)
     print(f"{to}: {len(table):,} faces of {table['track'].nunique():,} people in {table['time_s'].nunique():,} frames")
     if timeline:
@@ -489,10 +499,9 @@ def serve(model: str, /, *, port: int = 0, device: str = "cpu"):
     device:
         cpu, or cuda for a graphics card.
     """
-    from qcfer.recognize.recognizer import Recognizer
     from qcfer.recognize.serve import serve as run_server
 
-    run_server(Recognizer.load(model, device=device), port=port, announce=lambda address: print(address, flush=True))
+    run_server(_loaded(model, device), port=port, announce=lambda address: print(address, flush=True))
 
 
 @app.command

@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageDraw
 
+from qcfer.cli import main
 from qcfer.core.labels import CLASSES, PROBABILITIES
 from qcfer.data.cartoons import draw_face, draw_faces
 from qcfer.frontalize.gate import Thresholds
@@ -259,6 +260,14 @@ def on_the_hub(folder, home, name="owner/name"):
     shutil.copytree(folder, home / "snapshots" / ("a" * 40))
     (home / "refs").mkdir()
     (home / "refs" / "main").write_text("a" * 40)
+
+
+def test_whoever_asks_a_model_of_renders_is_told_so(turned, drawn, faces, capsys):
+    picture = str(next((faces / "happiness").iterdir()))
+    for (*_, model), words in ((turned, "knows rendered people alone; on photographs nobody has measured it"), (drawn, "")):
+        main(["predict", str(model), picture, "--aligned"])
+        said = capsys.readouterr().err
+        assert words in said and bool(words) == ("rendered" in said)
 
 
 def test_a_model_from_the_hub_without_a_network(drawn, faces, tmp_path):
