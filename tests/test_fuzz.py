@@ -55,7 +55,7 @@ def test_no_mutant_is_a_fault(tmp_path):
 
 
 def test_quoted_text_stays_on_its_line():
-    assert on_one_line("sad\nness \x1b[2J é\udce1\u202e") == "sad\\nness \\x1b[2J é\\udce1\\u202e"
+    assert on_one_line("sad\nness \x1b[2J é\udce1\u202e") == "sad\\nness \\x1b[2J é\\xe1\\u202e"
 
 
 def test_messages_about_label_files_obey_no_control_codes(tmp_path):
