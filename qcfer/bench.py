@@ -467,7 +467,9 @@ _WIDE, _SLOW = (2_000, 8_000, 32_000, 128_000), (250, 500, 1_000, 2_000)
 
 @grown("manifest", words="read a folder of pictures, each decoded and hashed", sizes=_WIDE)
 def manifest_stage(folder, count):
-    "Of small pictures, for it is their number that counts."
+    "Of small pictures, for it is their number that counts; nothing is known of them from another size."
+    from tempfile import TemporaryDirectory
+
     from PIL import Image
 
     from qcfer.core.labels import CLASSES
@@ -478,7 +480,12 @@ def manifest_stage(folder, count):
         path = root / CLASSES[number % 7] / f"{number:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(path)
-    return lambda: prepare("folder", root, folder / "small-out", deep=True)
+
+    def work():
+        with TemporaryDirectory(dir=folder) as out:
+            prepare("folder", root, out, deep=True)
+
+    return work
 
 
 @grown("store", words="keep a row of 768 numbers for each face, and read them all again", sizes=_WIDE)
