@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,8 @@ def test_what_is_set_on_the_command_line_reaches_the_record(faces, tmp_path):
 
 def test_ctrl_c_ends_with_130_and_one_line(faces, tmp_path):
     command = [sys.executable, "-m", "qcfer.cli", "train", "folder", "--root", str(faces), "--out", str(tmp_path), "--pose", "none"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to it, and so are their children
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=heard)
     deadline = time.monotonic() + 120
     while not list((tmp_path / "cache").glob("embeddings/*/part-*.arrow")) and time.monotonic() < deadline:
         time.sleep(0.01)
