@@ -129,3 +129,8 @@ def test_contributing_says_where_things_are_and_they_are_there():
     text = (ROOT / "CONTRIBUTING.md").read_text()
     named = re.findall(r"`(nbs/[\w./-]+)`", text)
     assert len(named) >= 15 and [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs").rglob("*.ipynb")), ids=lambda path: path.stem)
+def test_no_output_tells_where_somebodys_python_lives(path):
+    assert "site-packages" not in path.read_text("utf-8"), "a warning's path: run it again, or clear the output"

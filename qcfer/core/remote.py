@@ -71,15 +71,6 @@ def _counts(name):
     return not any(part.startswith(".") for part in name.split("/")) and not name.endswith((".lock", ".tmp"))
 
 
-def _there(fs, root, url):
-    "{name: mark} of the files of a store; empty where there is nothing."
-    with _in_one_line(f"expected to list {url}"):
-        fs.invalidate_cache()
-        found = fs.find(root, detail=True)
-    names = {path.removeprefix(root).lstrip("/"): _mark(info) for path, info in found.items() if path.startswith(f"{root}/")}
-    return {name: mark for name, mark in names.items() if _counts(name)}
-
-
 def _here_mark(path):
     seen = path.stat()
     return [seen.st_size, seen.st_mtime_ns]
@@ -132,6 +123,45 @@ def _to_send(here, known):
     "Names of files that are new here."
     return [name for name, mark in here.items() if name not in known or known[name][1] not in (None, mark)]
 
+# %% ../../nbs/02a_object_stores.ipynb #3b1f6d02
+class _Store:
+    "The files of a place far away. Raises `RemoteError`."
+
+    def __init__(self, url):
+        self.url = url
+        self._fs, self._root = _opened(url)
+
+    def files(self):
+        "{name: mark}; empty where there is nothing."
+        with _in_one_line(f"expected to list {self.url}"):
+            self._fs.invalidate_cache()
+            found = self._fs.find(self._root, detail=True)
+        below = {path: _mark(info) for path, info in found.items() if path.startswith(f"{self._root}/")}
+        names = {path.removeprefix(self._root).lstrip("/"): mark for path, mark in below.items()}
+        return {name: mark for name, mark in names.items() if _counts(name)}
+
+    def fetch(self, name, size, path):
+        "Fetch one file, all of it or nothing."
+        with _in_one_line(f"expected to fetch {on_one_line(name)} from {self.url}"), atomic_path(path) as aside:
+            self._fs.get_file(f"{self._root}/{name}", str(aside))
+            if size not in (None, found := aside.stat().st_size):
+                raise ValueError(f"{found} of {size} bytes")
+
+    def send(self, folder, name):
+        "Send one file, unless it is gone meanwhile."
+        path = f"{self._root}/{name}"
+        with _in_one_line(f"expected to write {on_one_line(name)} to {self.url} (what is here in {folder} is kept)"):
+            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            try:
+                self._fs.put_file(str(folder / name), path)
+            except FileNotFoundError:
+                if (folder / name).exists():
+                    raise
+
+    def remove(self, name):
+        with _in_one_line(f"expected to remove {on_one_line(name)} from {self.url}"):
+            self._fs.rm_file(f"{self._root}/{name}")
+
 # %% ../../nbs/02a_object_stores.ipynb #eefd2b8b
 _AT_ONCE = 16
 
@@ -156,8 +186,7 @@ class Copy:
     """
 
     def __init__(self, folder: str | os.PathLike, url: str):
-        self.folder, self.url = Path(folder), url
-        self._fs, self._root = _opened(url)
+        self.folder, self.url, self._store = Path(folder), url, _Store(url)
 
     @contextmanager
     def _book(self):
@@ -179,7 +208,7 @@ class Copy:
     def pull(self):
         "Fetch what is new there, and remove what was removed there."
         with self._book() as known:
-            there, here = _there(self._fs, self._root, self.url), _here(self.folder)
+            there, here = self._store.files(), _here(self.folder)
             if known and not there:
                 raise RemoteError(f"expected at {self.url} what was there before; found nothing: if that is meant, remove {self.folder}")
             _each(lambda name: self._fetch(known, name, there[name]), _to_fetch(there, here, known), "fetch")
@@ -191,14 +220,11 @@ class Copy:
                     (self.folder / name).unlink(missing_ok=True)
 
     def _fetch(self, known, name, mark):
-        with _in_one_line(f"expected to fetch {on_one_line(name)} from {self.url}"):
+        with _in_one_line(f"expected names of files at {self.url}"):
             path = inside(self.folder, name)
-            self._note(known, name, mark, None)
-            with atomic_path(path) as aside:
-                self._fs.get_file(f"{self._root}/{name}", str(aside))
-                if mark[0] not in (None, size := aside.stat().st_size):
-                    raise ValueError(f"{size} of {mark[0]} bytes")
-            self._note(known, name, mark, _here_mark(path))
+        self._note(known, name, mark, None)
+        self._store.fetch(name, mark[0], path)
+        self._note(known, name, mark, _here_mark(path))
 
     def push(self):
         "Send what is new here, the oldest first, and remove what was removed here."
@@ -207,27 +233,13 @@ class Copy:
             new, gone = _to_send(here, known), [name for name in known if name not in here]
             if not new and not gone:
                 return
-            _each(self._send, new, "send")
-            there = _there(self._fs, self._root, self.url)
+            _each(lambda name: self._store.send(self.folder, name), new, "send")
+            there = self._store.files()
             for name in gone:
-                self._remove(name, there)
+                if name in there:
+                    self._store.remove(name)
                 del known[name]
             known |= {name: (there[name], here[name]) for name in new if name in there}
-
-    def _send(self, name):
-        path = f"{self._root}/{name}"
-        with _in_one_line(f"expected to write {on_one_line(name)} to {self.url} (what is here in {self.folder} is kept)"):
-            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            try:
-                self._fs.put_file(str(self.folder / name), path)
-            except FileNotFoundError:  # renamed or removed meanwhile
-                if (self.folder / name).exists():
-                    raise
-
-    def _remove(self, name, there):
-        with _in_one_line(f"expected to remove {on_one_line(name)} from {self.url}"):
-            if name in there:
-                self._fs.rm_file(f"{self._root}/{name}")
 
 # %% ../../nbs/02a_object_stores.ipynb #d1ca56f5
 def here(

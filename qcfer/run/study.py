@@ -262,8 +262,8 @@ class Study:
 
     def _find_frontalizer(self, view):
         name = Condition.parse(view).frontalizer
-        given = {"estimator": self.finder, "device": self.config.device}
-        given |= {"directory": here(self.config.frontalized)} if self.config.frontalized else {"directory": ""}
+        directory = self.config.frontalized and here(self.config.frontalized)
+        given = {"estimator": self.finder, "device": self.config.device, "directory": directory}
         given |= {"embedder": self.embedder()} if takes(name, "embedder") else {}
         given |= {"teachers": self.teachers} if takes(name, "teachers") else {}
         return get_frontalizer(view, self.config.frontalizers.get(name), **given)
