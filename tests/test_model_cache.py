@@ -264,7 +264,7 @@ def test_a_truncated_file_is_set_aside_and_its_rows_are_recomputed(tmp_path):
         assert fill(tmp_path, 16).seen == []
 
 
-def test_a_spoilt_batch_of_a_merged_file_costs_that_batch_only(tmp_path):
+def test_a_spoilt_row_of_a_merged_file_costs_that_row_only(tmp_path):
     fill(tmp_path, 100)
     (path,) = parts(tmp_path)
     data = path.read_bytes()
@@ -272,7 +272,24 @@ def test_a_spoilt_batch_of_a_merged_file_costs_that_batch_only(tmp_path):
     assert data.count(row) == 1
     path.write_bytes(data.replace(row, expected([43]).tobytes()))
     with pytest.warns(UserWarning, match="checksum"):
-        assert fill(tmp_path, 100).seen == list(range(40, 48))
+        assert fill(tmp_path, 100).seen == [42]
+    assert fill(tmp_path, 100).seen == []
+
+
+@pytest.mark.parametrize("what", ["key", "crc32"])
+def test_a_row_is_believed_where_its_key_and_its_checksum_are_whole(tmp_path, what):
+    fill(tmp_path, 100)
+    (path,) = parts(tmp_path)
+    (key,) = keys_of([42])
+    crc = zlib.crc32(expected([42]).tobytes(), zlib.crc32(key.encode()))
+    old, new = {"key": (key.encode(), b"0" + key[1:].encode()), "crc32": (np.uint32(crc).tobytes(), np.uint32(crc ^ 1).tobytes())}[what]
+    data = path.read_bytes()
+    assert data.count(old) == 1 and old != new
+    path.write_bytes(data.replace(old, new))
+    if what == "crc32":
+        with pytest.warns(UserWarning, match="checksum"):
+            assert fill(tmp_path, 100).seen == [42]
+    assert fill(tmp_path, 100).seen == ([42] if what == "key" else [])  # nobody asks for the other key
     assert fill(tmp_path, 100).seen == []
 
 
@@ -290,10 +307,10 @@ def test_damage_where_nobody_asks_matters_to_nobody(tmp_path):
         warnings.simplefilter("error")
         np.testing.assert_array_equal(compute(model, asked, keys_of(asked), tmp_path), expected(asked))
     assert model.seen == []
-    with pytest.warns(UserWarning, match="checksum"):  # 41 stands in the same batch
-        np.testing.assert_array_equal(compute(model, [41, 3], keys_of([41, 3]), tmp_path), expected([41, 3]))
-    assert model.seen == [41]
-    assert fill(tmp_path, 100).seen == [number for number in range(40, 48) if number != 41]
+    with pytest.warns(UserWarning, match="checksum"):
+        np.testing.assert_array_equal(compute(model, [42, 41], keys_of([42, 41]), tmp_path), expected([42, 41]))
+    assert model.seen == [42]
+    assert fill(tmp_path, 100).seen == []
 
 
 def test_damage_where_nobody_asked_does_not_outlive_a_merge(tmp_path):
@@ -305,7 +322,7 @@ def test_damage_where_nobody_asked_does_not_outlive_a_merge(tmp_path):
     assert len(parts(tmp_path)) == 1 and len(list(tmp_path.glob("*/*.damaged"))) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert fill(tmp_path, 200).seen == list(range(40, 48))
+        assert fill(tmp_path, 200).seen == [42]
 
 
 @pytest.mark.parametrize("offset", [-1, 1 << 30])
@@ -451,9 +468,7 @@ keys = keys_of(range({n}))
 class Model:
     id, dim = "large", {dim}
 folder, schema = store._model_folder({str(tmp_path)!r}, Model), store._schema({dim})
-values = np.arange({n} * {dim}, dtype=np.float32)
-rows = pa.FixedSizeListArray.from_arrays(pa.array(values), {dim})
-table = pa.record_batch([pa.array(keys, pa.string()), rows], schema=schema)
+table = store._record(keys, np.arange({n} * {dim}, dtype=np.float32).reshape({n}, {dim}))
 store._write_part(folder, iter([table.slice(start, 64) for start in range(0, {n}, 64)]), schema)
 """
     assert worker(code).wait() == 0
@@ -479,8 +494,8 @@ print(best, extra / ({n} * {dim} * 4))
     assert copies < 1.3
 
 
-def test_a_lookup_reads_the_batches_that_it_asks_for(tmp_path, monkeypatch):
-    n, dim, read = 2000, 512, []
+def test_a_lookup_reads_the_rows_that_it_asks_for(tmp_path):
+    n, dim = 2000, 512
 
     class Large(Squares):
         def forward(self, batch):
@@ -494,12 +509,33 @@ def test_a_lookup_reads_the_batches_that_it_asks_for(tmp_path, monkeypatch):
 
     compute(model(), list(range(n)), keys_of(range(n)), tmp_path, batch_size=16)
     (path,) = parts(tmp_path)
-    monkeypatch.setattr(store, "_read_batch", lambda reader, index, real=store._read_batch: read.append(index) or real(reader, index))
     asked, again = list(range(5, n, 160)), model()
     before = read_so_far()
     np.testing.assert_array_equal(compute(again, asked, keys_of(asked), tmp_path)[:, -1], asked)
     assert read_so_far() - before < path.stat().st_size / 5
-    assert again.seen == [] and len(read) == len(asked) == 13
+    assert again.seen == [] and len(asked) == 13
+    assert sorted(key for keys, _ in store._read_part(path, store._schema(dim), set(keys_of(asked))) for key in keys) == sorted(
+        keys_of(asked)
+    )
+
+
+def test_ten_thousand_rows_of_a_large_store_are_a_small_part_of_reading_it(tmp_path):
+    n, dim, best = 60_000, 768, {}
+    folder, keys = tmp_path / "model", keys_of(range(n))
+    values = np.repeat(np.arange(n, dtype=np.float32)[:, None], dim, 1)
+    path = store._write_part(
+        folder, (store._record(keys[at : at + 1024], values[at : at + 1024]) for at in range(0, n, 1024)), store._schema(dim)
+    )
+    for asked in (keys[:: n // 1000], keys) * 3:
+        start = time.perf_counter()
+        found = [
+            (key, row[0])
+            for some, rows in store._read_part(path, store._schema(dim), set(asked))
+            for key, row in zip(some, rows, strict=True)
+        ]
+        best[len(asked)] = min(best.get(len(asked), 9e9), time.perf_counter() - start)
+        assert found == [(key, number) for key, number in zip(asked, range(0, n, n // len(asked)), strict=True)]
+    assert best[1000] < best[n] / 4
 
 
 def read_so_far():
@@ -509,7 +545,7 @@ def read_so_far():
 
 def test_the_files_of_before_the_lookup_are_read(tmp_path):
     """A part file as it was always written: batches with a checksum each, no index of the keys."""
-    folder, schema = store._model_folder(tmp_path, Squares()), store._schema(4)
+    folder, schema = store._model_folder(tmp_path, Squares()), store._schema(4).remove(2)
     folder.mkdir(parents=True)
     with pa.OSFile(str(folder / "part-0123456789abcdef.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for start in (0, 8):
@@ -519,6 +555,13 @@ def test_the_files_of_before_the_lookup_are_read(tmp_path):
             text = zlib.crc32(expected(numbers).tobytes(), zlib.crc32("\n".join(keys_of(numbers)).encode()))
             writer.write_batch(batch, custom_metadata={"crc32": str(text)})
     assert fill(tmp_path, 16).seen == []
+    data = (folder / "part-0123456789abcdef.arrow").read_bytes()
+    (folder / "part-0123456789abcdef.arrow").write_bytes(data.replace(expected([3]).tobytes(), expected([4]).tobytes()))
+    with pytest.warns(UserWarning, match="checksum"):
+        assert fill(tmp_path, 16).seen == list(range(8))  # a checksum a batch
+    compute(Squares(), list(range(16, 100)), keys_of(range(16, 100)), tmp_path, batch_size=8)
+    assert [pa.ipc.open_file(path).schema for path in parts(tmp_path)] == [store._schema(4)]
+    assert fill(tmp_path, 100).seen == []
 
 
 def test_importing_the_store_loads_no_framework():

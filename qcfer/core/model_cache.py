@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import islice
+from itertools import islice, starmap
 from pathlib import Path
 from typing import Protocol
 
@@ -72,12 +72,21 @@ def _check_model(folder, model):
 
 # %% ../../nbs/05_model_cache.ipynb #e364e6f3
 def _schema(dim):
-    return pa.schema([("key", pa.string()), ("values", pa.list_(pa.float32(), dim))])
+    return pa.schema([("key", pa.string()), ("values", pa.list_(pa.float32(), dim)), ("crc32", pa.uint32())])
 
 
-def _crc(batch):
-    keys, values = batch.columns
-    return str(zlib.crc32(values.flatten().to_numpy(), zlib.crc32("\n".join(keys.to_pylist()).encode())))
+def _crcs(keys, values):
+    "A checksum of each row, its key included."
+    return np.fromiter((zlib.crc32(row, zlib.crc32(key.encode())) for key, row in zip(keys, values, strict=True)), np.uint32, len(keys))
+
+
+def _record(
+    keys: list[str],  # n
+    values: np.ndarray,  # (n, dim) float32
+) -> pa.RecordBatch:  # as the store keeps them
+    "Rows with their keys and checksums."
+    rows = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+    return pa.record_batch([pa.array(keys, pa.string()), rows, pa.array(_crcs(keys, values))], schema=_schema(values.shape[1]))
 
 
 def _write_part(
@@ -85,55 +94,85 @@ def _write_part(
     batches: Iterator[pa.RecordBatch],  # what the file will hold
     schema: pa.Schema,  # of every batch
 ) -> Path:  # the new file; its name is unique, so that two processes never write the same one
-    "Write record batches, each with its checksum, as one file; all of it or nothing."
+    "Write record batches as one file; all of it or nothing."
     path = folder / f"part-{secrets.token_hex(8)}.arrow"
     with atomic_path(path) as aside, pa.OSFile(str(aside), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         for batch in batches:
-            writer.write_batch(batch, custom_metadata={"crc32": _crc(batch)})
+            writer.write_batch(batch)
     return path
 
 # %% ../../nbs/05_model_cache.ipynb #1767050c
 _DAMAGE = (pa.ArrowException, ValueError, OSError)
+_UNFIT = "its checksum does not fit its content"
 
 
-def _read_batch(reader, index):
-    "One record batch of an open file; raises an error of `_DAMAGE` unless it is just what was written."
-    batch, metadata = reader.get_batch_with_custom_metadata(index)
+def _rows(batch):
+    "Keys and values (n, dim) of a record batch; raises an error of `_DAMAGE` where they are none."
     batch.validate(full=True)
     if any(column.null_count for column in batch.columns):
         raise ValueError("a value is missing")
-    if metadata is None or metadata.get(b"crc32") != _crc(batch).encode():
-        raise ValueError("its checksum does not fit its content")
-    return batch
+    values = batch.column(1)
+    return batch.column(0).to_pylist(), values.flatten().to_numpy().reshape(len(batch), values.type.list_size)
+
+
+def _read_rows(
+    reader: pa.RecordBatchFileReader,  # an open file
+    number: int,  # of a record batch
+    places: list[int],  # of rows in it
+) -> tuple[list[str], np.ndarray, bool]:  # keys and values (n, dim) of those that are just what was written; whether all of them are
+    "Some rows of a record batch; raises an error of `_DAMAGE` where none can be read."
+    batch, metadata = reader.get_batch_with_custom_metadata(number)
+    if "crc32" not in batch.schema.names:  # a file of before 0.2, with a checksum a batch
+        keys, values = _rows(batch)
+        if metadata is None or metadata.get(b"crc32") != str(zlib.crc32(values, zlib.crc32("\n".join(keys).encode()))).encode():
+            raise ValueError(_UNFIT)
+        return [keys[place] for place in places], values[places], True
+    batch = batch.take(pa.array(places, pa.int64())) if len(places) < len(batch) else batch
+    keys, values = _rows(batch)
+    fits = _crcs(keys, values) == batch.column(2).to_numpy()
+    return [key for key, whole in zip(keys, fits, strict=True) if whole], values if fits.all() else values[fits], bool(fits.all())
 
 # %% ../../nbs/05_model_cache.ipynb #a51b31d1
 _KEYS_ALONE = pa.ipc.IpcReadOptions(included_fields=[0])
+_FEW = 1 / 8  # of a file's rows
 
 
-def _holds(index, number, keys):
-    "Whether a record batch holds one of some keys; raises an error of `_DAMAGE` where its keys cannot be read."
+def _places(index, number, asked):
+    "Where in a record batch the rows stand that are asked for (None: all); raises an error of `_DAMAGE` where its keys cannot be read."
     column = index.get_batch(number).column(0)
     column.validate(full=True)
-    return not keys.isdisjoint(column.to_pylist())
+    return [place for place, key in enumerate(column.to_pylist()) if asked is None or key in asked], len(column)
 
 
 def _read_part(
     path: Path,  # a file of `_write_part`
     schema: pa.Schema,  # what it must hold
-    keys: Set[str] | None = None,  # read the batches that hold one of them; without, all
-) -> Iterator[pa.RecordBatch]:  # one in memory at a time
-    "Read a file's whole record batches; raises an error of `_DAMAGE` in the end when some of them were not."
-    damage = None
+    asked: Set[str] | None = None,  # keys; without, all
+) -> Iterator[tuple[list[str], np.ndarray]]:  # keys and their rows (n, dim), a record batch in memory at a time
+    "Read what is asked for and whole; raises an error of `_DAMAGE` in the end when something was not."
+    damage, found, rows = None, [], 0
     with pa.OSFile(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
-        if reader.schema != schema:
+        if reader.schema not in (schema, schema.remove(2)):
             raise ValueError(f"expected the columns {schema.names} of this model; found {reader.schema.names}")
         with pa.ipc.open_file(source, options=_KEYS_ALONE) as index:
             for number in range(reader.num_record_batches):
                 try:
-                    if keys is None or _holds(index, number, keys):
-                        yield _read_batch(reader, number)
+                    places, size = _places(index, number, asked)
+                    rows += size
+                    found += [(number, places)] if places else []
                 except _DAMAGE as error:
                     damage = error
+    few = sum(len(places) for _, places in found) < _FEW * rows
+    # Of a mapped file the system reads the pages that hold the rows; what is read whole would count as memory twice.
+    with (pa.memory_map if few else pa.OSFile)(str(path), "rb") as source, pa.ipc.open_file(source) as reader:
+        for number, places in found:
+            try:
+                keys, values, whole = _read_rows(reader, number, places)
+            except _DAMAGE as error:
+                damage = error
+            else:
+                damage = damage if whole else ValueError(_UNFIT)
+                yield keys, values
     if damage:
         raise damage
 
@@ -147,11 +186,11 @@ def _rename_damaged(path, error):
 
 
 def _set_aside(path, schema, error):
-    "Rename a damaged file and keep its whole record batches in a new one."
+    "Rename a damaged file and keep its whole rows in a new one."
 
     def whole():
         with suppress(*_DAMAGE):
-            yield from _read_part(path, schema)
+            yield from starmap(_record, _read_part(path, schema))
 
     with suppress(OSError):
         _write_part(path.parent, whole(), schema)
@@ -166,7 +205,7 @@ def _is_systems(error):
 def _stored(
     folder: Path,  # the model's folder
     schema: pa.Schema,  # what its files hold
-    asked: Set[str],  # keys; a batch that holds none of them is passed over
+    asked: Set[str],  # keys
 ) -> Iterator[tuple[list[str], np.ndarray]]:  # keys and their rows (n, dim), a record batch at a time
     "Read what is asked for from all files of a model; damaged ones are set aside with a warning."
     read = set()
@@ -174,9 +213,7 @@ def _stored(
         for path in paths:
             read.add(path)
             try:
-                for batch in _read_part(path, schema, asked):
-                    keys, values = batch.columns
-                    yield keys.to_pylist(), values.flatten().to_numpy().reshape(len(keys), values.type.list_size)
+                yield from _read_part(path, schema, asked)
             except FileNotFoundError:
                 continue
             except _DAMAGE as error:
@@ -186,6 +223,19 @@ def _stored(
 
 # %% ../../nbs/05_model_cache.ipynb #8c0a83c3
 _FEW_FILES = 8
+_BATCH = 1024  # rows of a merged file
+
+
+def _batched(rows):
+    "Rows, a few at a time, as record batches of at least `_BATCH`."
+    waiting = []
+    for keys, values in rows:
+        waiting.append(_record(keys, values))
+        if sum(map(len, waiting)) >= _BATCH:
+            yield pa.concat_batches(waiting)
+            waiting.clear()
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _merge(
@@ -201,18 +251,16 @@ def _merge(
     def unseen():
         for path in paths:
             try:
-                for batch in _read_part(path, schema):
-                    keys = batch.column(0).to_pylist()
-                    fresh = batch.filter(pa.array([key not in seen for key in keys], pa.bool_()))
+                for keys, values in _read_part(path, schema):
+                    fresh = [place for place, key in enumerate(keys) if key not in seen]
                     seen.update(keys)
-                    if fresh.num_rows:
-                        yield fresh
+                    yield [keys[place] for place in fresh], values[fresh]
             except _DAMAGE as error:
                 if _is_systems(error):
                     raise
                 spoilt[path] = error
 
-    _write_part(folder, unseen(), schema)
+    _write_part(folder, _batched(unseen()), schema)
     for path in paths:
         if path in spoilt:
             _rename_damaged(path, spoilt[path])
@@ -300,12 +348,11 @@ def _checked(rows, keys, model):
 
 def _save(folder, model, keys, rows, schema):
     "Append one batch; an `OSError` says which store could not be written, and leaves it as it was."
-    values = pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), model.dim)
     try:
         if not (folder / "model.json").exists():
             with atomic_path(folder / "model.json") as aside:
                 aside.write_text(json.dumps({"id": model.id, "dim": model.dim}, indent=2), "utf-8")
-        _write_part(folder, iter([pa.record_batch([pa.array(keys, pa.string()), values], schema=schema)]), schema)
+        _write_part(folder, iter([_record(keys, rows)]), schema)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         message = f"cannot write the store {folder}: {reason}; what was stored before is kept"
