@@ -37,7 +37,7 @@ MODULES = {
     "face.pose": "test_pose.py",
     "frontalize.conditions": "test_conditions.py test_laws.py",
     "frontalize.gate": "test_gate.py test_laws.py",
-    "frontalize.geometric": "test_geometric.py test_laws.py",
+    "frontalize.geometric": "test_geometric.py test_geometric_parts.py test_laws.py",
 }
 "Modules whose tests must notice, and where those are."
 
