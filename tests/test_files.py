@@ -178,6 +178,11 @@ def test_paths_that_leave_the_root_are_refused(root, path):
         inside(root, path)
 
 
+def test_a_path_that_is_too_long_is_not_even_looked_up(root):
+    with pytest.raises(ValueError, match="^expected a path of at most 4,096 letters; found one of 1,000,000$"):
+        inside(root, "x/" * 500_000)
+
+
 @pytest.mark.parametrize("path, real", [("a/x", "a/x"), ("in/x", "a/x"), ("a/./x", "a/x"), ("out/set/a/x", "a/x"), ("..x", "..x")])
 def test_paths_that_stay_are_resolved(root, path, real):
     assert inside(root, path) == root.resolve() / real

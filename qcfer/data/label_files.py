@@ -14,7 +14,7 @@ import stat
 from collections import Counter
 from pathlib import Path
 
-from ..core.files import inside, on_one_line
+from ..core.files import LONGEST_PATH, inside, on_one_line
 from ..core.pictures import IMAGE_SUFFIXES, MAX_BYTES
 
 # %% ../../nbs/10_label_files.ipynb #537b593b
@@ -118,6 +118,8 @@ class Below:
             relative.encode()
             if "\0" in relative or relative.startswith("/") or ".." in relative.split("/"):
                 return "the path leaves the root"
+            if len(relative) > LONGEST_PATH:
+                raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
             folder, _, name = relative.rpartition("/")
             real = self._folder(folder)
             if real is None:
