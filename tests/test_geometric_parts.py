@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates
 
 from qcfer.core.yaw import pose_to_matrix
 from qcfer.frontalize import geometric as g
+from qcfer.frontalize.conditions import frontalizer
 from qcfer.frontalize.head import SIZE, Fit, fit_rigid, generic_head, sight
 
 GRID = np.stack(np.meshgrid(g._ACROSS, g._DOWN), axis=-1)  # (81, 81, 2): right, up
@@ -93,6 +94,26 @@ def test_landmarks_that_fit_change_nothing(head):
         np.testing.assert_allclose(one, other, atol=1e-6)
 
 
+def test_margins_between_the_points_of_the_horizon(head):
+    rng = np.random.default_rng(0)
+    cells, fitted = rng.uniform(40, 120, (2, 200)), seen(head, (-30, 4, 0))
+    rows, columns = np.floor(cells).astype(int)
+    down, across = cells - np.floor(cells)
+    at = [[head.horizon[rows + below, columns + beyond] for beyond in (0, 1)] for below in (0, 1)]
+    hidden = (1 - down) * ((1 - across) * at[0][0] + across * at[0][1]) + down * ((1 - across) * at[1][0] + across * at[1][1])
+    azimuth = np.degrees(np.arctan2(fitted.rotation[2, 0], fitted.rotation[2, 2]))
+    np.testing.assert_allclose(g._margin(head, fitted, cells), 90 - azimuth - hidden, atol=1e-4)
+
+
+def test_a_face_that_stands_out_further_is_further_to_the_side(head):
+    fitted = seen(head, (30, 0, 0))
+    nearer = replace(fitted, points=fitted.points + [0, 0, 0.01])
+    placed, bent = (g.look_up(head, each, given) for each, given in ((fitted, None), (nearer, marked(nearer))))
+    step = fitted.scale * 0.01 * fitted.rotation[:2, 2]
+    np.testing.assert_allclose(bent.columns - placed.columns, step[0], atol=1e-6)
+    np.testing.assert_allclose(bent.rows - placed.rows, -step[1], atol=1e-6)
+
+
 # The outline
 
 
@@ -140,6 +161,17 @@ def test_an_outline_is_found_where_the_colours_change(shift):
 def test_without_a_change_of_colour_the_outline_is_where_the_head_says():
     grey = 120 + np.random.default_rng(0).normal(0, 3, (112, 49, 3))
     assert np.abs(g._boundary(grey, np.ones((112, 49)))).max() < 2.5
+
+
+def test_the_outline_of_a_faint_edge_is_where_it_was():
+    """Numbers of the code of 0.2.0, for what is tuned and no closed form tells."""
+    rng = np.random.default_rng(3)
+    edge = np.round(4 * np.sin(np.arange(112) / 15))
+    faint = np.where((g._OFFSETS < edge[:, None])[..., None], [170.0, 140, 125], [120.0, 118, 110]) + rng.normal(0, 14, (112, 49, 3))
+    there = np.ones((112, 49))
+    there[:, :5] = 0
+    kept = [0.0, 2.6329, 2.9913, 0.8546, -2.3224, -4.367, -4.9553, -2.6406, 0.3594]
+    np.testing.assert_allclose(g._boundary(faint, there)[4::12], kept, atol=2e-4)
 
 
 @pytest.mark.parametrize("side", [-1.0, 1.0])
@@ -462,6 +494,35 @@ def test_the_share_of_the_face_that_is_in_the_picture(head):
 
 
 # The whole
+
+
+def test_the_method_and_its_baseline_are_told_apart():
+    method, baseline = g.geometric(), g.plain()
+    assert method.id.split(":")[0] == "geometric" and baseline.id.split(":")[0] == "geometric-plain"
+    assert method.id.split(":")[1] == baseline.id.split(":")[1] and method.id.count("@") == 1
+
+
+def test_they_are_found_by_name_and_the_baseline_is_a_yardstick():
+    told = {name: (frontalizer[name].help, frontalizer[name].facts) for name in ("geometric", "plain")}
+    assert told == {"geometric": ("geometric", {}), "plain": ("plain", {"yardstick": True})}
+
+
+@pytest.mark.parametrize("size", [(200, 100), (120, 200)])
+def test_places_are_those_of_the_squeezed_picture(size, monkeypatch):
+    frontalizer, taken = g.Geometric(plain=True, workers=1), {}
+    real, drawn = g.look_up, g.soft_mirror
+    monkeypatch.setattr(g, "look_up", lambda *given: taken.setdefault("real", real(*given)))
+    monkeypatch.setattr(g, "soft_mirror", lambda pixels, cells, places: drawn(pixels, cells, taken.setdefault("squeezed", places)))
+    landmarks = see_flat(frontalizer._head) * max(size) / SIZE
+    frontalizer.frontalize([Image.new("RGB", size)], ["k"], np.array([[20.0, 0, 0]]), landmarks[None])
+    width, height = np.array(size) / max(size)
+    found, expected = taken["squeezed"], taken["real"]
+    np.testing.assert_allclose(found.columns + 0.5, (expected.columns + 0.5) / width, atol=1e-9)
+    np.testing.assert_allclose(found.rows + 0.5, (expected.rows + 0.5) / height, atol=1e-9)
+
+
+def see_flat(head):
+    return marked(seen(head, (20, 0, 0), scale=500.0))
 
 
 def test_a_view_is_rounded_and_kept_between_black_and_white():
