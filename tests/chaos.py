@@ -206,9 +206,17 @@ def serve(folder):
     from qcfer.recognize.serve import serve as answer
 
     told = queue.SimpleQueue()
-    how = {"port": int((folder.parent / "port").read_text()), "announce": told.put}
-    threading.Thread(target=answer, args=[recognizer_of(folder)], kwargs=how, daemon=True).start()
-    url, token = told.get(timeout=30).split("/#")
+
+    def answering():
+        try:
+            answer(recognizer_of(folder), port=int((folder.parent / "port").read_text()), announce=told.put)
+        except OSError as error:
+            told.put(error)
+
+    threading.Thread(target=answering, daemon=True).start()
+    if isinstance(found := told.get(timeout=30), OSError):
+        raise found
+    url, token = found.split("/#")
     answers = []
     for path in sorted((folder.parent / "faces").rglob("*.png"))[:24]:
         headers = {"Authorization": f"Bearer {token}"}
@@ -249,7 +257,7 @@ JOBS = {
     "review": Job(review, verdicts, refuses="found another one writing"),
     "predict": Job(predict, table_of, refuses="found another predict"),
     "video": Job(video, table_of),
-    "serve": Job(serve, answers_of, share=0.7),
+    "serve": Job(serve, answers_of, share=0.7, refuses="Address already in use"),
 }
 
 # One start of a job
