@@ -118,6 +118,13 @@ def test_it_goes_on_where_it_stopped(tight, posebench_set, tmp_path):
     pd.testing.assert_frame_equal(pd.read_parquet(copy / MANIFEST), made)
     assert (copy / "s001/fear-1.jpg").stat().st_mtime_ns == untouched
     assert all(sha256((copy / row.image).read_bytes()) == row.sha256 for row in made.itertuples())
+    picture = copy / "s003/fear-1.jpg"
+    picture.write_bytes(picture.read_bytes()[:-1] + b"x")
+    with pytest.raises(DatasetError, match="found 1 files changed, such as .*s003/fear-1.jpg: render it again"):
+        load_manifest("posebench_tight", copy)
+    tighten(posebench_set, copy)
+    assert len(load_manifest("posebench_tight", copy)) == len(made)
+    assert (copy / "s001/fear-1.jpg").stat().st_mtime_ns == untouched
     with pytest.raises(ValueError, match="found others: choose another folder"):
         tighten(posebench_set, copy, seed=1)
     with pytest.raises(ValueError, match="expected an empty folder"):

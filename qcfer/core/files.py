@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LONGEST_PATH', 'SUMS', 'atomic_path', 'sweep', 'atomic_folder', 'inside', 'sha256', 'file_sha256', 'write_sums',
-           'changed_files', 'code_hash', 'resources', 'cache_dir', 'WeightsError', 'find_weights', 'on_one_line',
-           'packaged_weights']
+           'changed_files', 'is_whole', 'code_hash', 'resources', 'cache_dir', 'WeightsError', 'find_weights',
+           'on_one_line', 'packaged_weights']
 
 # %% ../../nbs/02_files.ipynb #f7c74ac6
 import glob
@@ -147,6 +147,11 @@ def changed_files(
     lines = [line.partition("  ") for line in (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()]
     asked = [(digest, name) for digest, _, name in lines if not names or name in names]
     return [name for digest, name in asked if not (folder / name).is_file() or file_sha256(folder / name) != digest]
+
+
+def is_whole(folder: str | os.PathLike) -> bool:
+    "Whether there is a list of a folder's files, and all are there as it says."
+    return (Path(folder) / SUMS).is_file() and not changed_files(folder)
 
 # %% ../../nbs/02_files.ipynb #01c566b2
 def code_hash(

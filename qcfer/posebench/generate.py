@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..core.files import SUMS, atomic_path, changed_files, code_hash, sha256, sweep, write_sums
+from ..core.files import atomic_path, changed_files, code_hash, is_whole, sha256, sweep, write_sums
 from ..core.labels import CLASSES
 from ..core.yaw import YAW_BINS
 from .facs import EXPRESSIONS, facial_actions
@@ -255,7 +255,7 @@ def generate(
         raise ValueError(f"expected 5 to 999 subjects; found {subjects}")
     out = Path(out).absolute()
     _claim(out, settings(subjects, seed))
-    todo = [number for number in range(subjects) if not _is_done((out / _part(number)).parent)]
+    todo = [number for number in range(subjects) if not is_whole((out / _part(number)).parent)]
     for folder in (out, *out.glob("s*[0-9]"), out / "strip"):
         sweep(folder)
     if not todo and (out / MANIFEST).is_file() and not changed_files(out, MANIFEST):
@@ -273,11 +273,6 @@ def generate(
     with atomic_path(out / MANIFEST) as aside:
         aside.write_bytes(data.getvalue())
     return out
-
-
-def _is_done(folder):
-    "Whether a subject's pictures and table are there, and as they were written."
-    return (folder / SUMS).is_file() and not changed_files(folder)
 
 
 def _in_processes(out, seed, todo, subjects, workers):

@@ -9,6 +9,7 @@ __all__ = ['TIGHT_SIDE', 'SHARES', 'align', 'moved', 'turned_pose', 'crop', 'tig
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from ..core.files import atomic_path, code_hash, file_sha256, inside, sha256
+from ..core.files import atomic_path, changed_files, code_hash, file_sha256, inside, is_whole, sha256, write_sums
 from ..core.pictures import decode_image
 from ..core.yaw import matrix_to_pose, pose_to_matrix
 from .generate import MANIFEST
@@ -136,6 +137,7 @@ def _tighten_subject(loose, out, seed, faces):
         rows.append(face | dict(zip(("yaw", "pitch", "roll"), pose.tolist())) | own)
     with atomic_path(out / _part(faces)) as aside:
         pd.DataFrame(rows).to_parquet(aside, index=False)
+    write_sums((out / _part(faces)).parent)
 
 
 def _part(faces):
@@ -164,14 +166,17 @@ def tighten(
     """
     loose, out = Path(loose).absolute(), Path(out).absolute()
     _claim(out, tight_settings(loose, seed))
-    if (out / MANIFEST).is_file():
-        return out
     subjects = [faces for _, faces in pd.read_parquet(loose / MANIFEST).groupby("group", sort=True)]
-    todo = [faces for faces in subjects if not (out / _part(faces)).is_file()]
+    todo = [faces for faces in subjects if not is_whole((out / _part(faces)).parent)]
+    if not todo and (out / MANIFEST).is_file() and not changed_files(out, MANIFEST):
+        return out
     shown = {"total": len(subjects), "initial": len(subjects) - len(todo), "unit": "subject", "desc": "tight"}
     with ThreadPoolExecutor(os.cpu_count()) as pool, tqdm(**shown) as bar:
         for _ in pool.map(lambda faces: _tighten_subject(loose, out, seed, faces), todo):
             bar.update()
+    data, parts = BytesIO(), [pd.read_parquet(out / _part(faces)) for faces in subjects]
+    pd.concat(parts, ignore_index=True).to_parquet(data, index=False)
+    write_sums(out, **{MANIFEST: data.getvalue()})
     with atomic_path(out / MANIFEST) as aside:
-        pd.concat([pd.read_parquet(out / _part(faces)) for faces in subjects], ignore_index=True).to_parquet(aside, index=False)
+        aside.write_bytes(data.getvalue())
     return out
