@@ -598,8 +598,9 @@ def kill_all(world, names, kills, rng, tally, fresh_share=0.05, together=8):
     wanted = {name: round(kills * JOBS[name].share / total) for name in names}
     while left := [name for name in names for _ in range(wanted[name])]:
         name = rng.choice(left)
-        tried, _, faults = killed_some(world, name, rng, min(together, wanted[name]), fresh_share)
+        tried, beside, faults = killed_some(world, name, rng, min(together, wanted[name]), fresh_share)
         wanted[name] -= tried
+        tally.about["kills with a second run beside"] = tally.about.get("kills with a second run beside", 0) + beside
         failed = [fault for fault in faults if "failed" in fault]
         tally.add(f"kill: {name}", tried, tried if not failed else 0, tried if not faults else 0, faults)
 
