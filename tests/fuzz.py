@@ -459,7 +459,7 @@ def same_review(folder, path, found):
     last = {}
     for line in path.read_bytes().splitlines(keepends=True):
         try:
-            event = json.loads(line)
+            event = json.loads(line.decode("utf-8-sig"))
         except ValueError:
             assert not line.endswith(b"\n")  # the last line, which was torn
             break

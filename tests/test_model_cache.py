@@ -564,6 +564,55 @@ def test_the_files_of_before_the_lookup_are_read(tmp_path):
     assert fill(tmp_path, 100).seen == []
 
 
+def test_more_than_eight_files_become_one_in_batches_of_a_thousand(tmp_path):
+    fill(tmp_path / "few", 16, batch_size=2)
+    assert len(parts(tmp_path / "few")) == 8
+    fill(tmp_path / "more", 18, batch_size=2)
+    assert len(parts(tmp_path / "more")) == 1
+    fill(tmp_path / "many", 2100, batch_size=64)
+    (path,) = parts(tmp_path / "many")
+    with pa.ipc.open_file(path) as reader:
+        sizes = [len(reader.get_batch(number)) for number in range(reader.num_record_batches)]
+    assert sum(sizes) == 2100 and all(1024 <= size < 1024 + 64 for size in sizes[:-1])
+    fill(tmp_path / "even", 1024 + 640, batch_size=64)
+    (path,) = parts(tmp_path / "even")
+    with pa.ipc.open_file(path) as reader:
+        assert [len(reader.get_batch(number)) for number in range(reader.num_record_batches)] == [1024, 640]
+
+
+def test_an_engine_is_given_whole_batches_and_may_answer_in_any_order(tmp_path):
+    class Backwards:
+        def stream(self, model, work, batches):
+            self.batches = batches
+            for places in reversed(batches):
+                yield places, work.apply(model, work.prepare(model, places))
+
+    engine, model = Backwards(), Squares()
+    rows = compute(model, list(range(10)), keys_of(range(10)), tmp_path, batch_size=4, engine=engine)
+    np.testing.assert_array_equal(rows, expected(range(10)))
+    assert engine.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]] and fill(tmp_path, 10).seen == []
+
+
+def test_what_is_finite_in_double_precision_alone_is_not_stored(tmp_path):
+    class Wide(Squares):
+        def forward(self, batch):
+            return np.full((len(batch), 4), 1e300)
+
+    with np.errstate(over="ignore"), pytest.raises(ValueError, match="found NaN or infinity"):
+        compute(Wide(), [1], keys_of([1]), tmp_path)
+    assert parts(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_the_cores_are_those_that_the_system_gives_or_the_engine_names():
+    code = (
+        "import os\nos.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\nfrom qcfer.core.model_cache import cores\nprint(cores())"
+    )
+    for told, expected_cores in ({}, "1"), ({"QCFER_CORES": "7"}, "7"):
+        environment = {name: value for name, value in os.environ.items() if name != "QCFER_CORES"} | told
+        assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == expected_cores
+
+
 def test_importing_the_store_loads_no_framework():
     code = "import sys, qcfer.core.model_cache; print([name for name in ('torch', 'onnxruntime', 'sklearn') if name in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"

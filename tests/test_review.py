@@ -465,6 +465,24 @@ def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path, line):
     assert path.read_bytes().endswith(line + b"\n")
 
 
+@pytest.mark.parametrize("coding", ["utf-16-be", "utf-16-le", "utf-32-be"])
+def test_a_journal_in_another_coding_is_refused_and_nothing_is_written_behind_it(tmp_path, coding):
+    path = tmp_path / "journal.jsonl"
+    before = '{"key": "a", "verdict": "accept"}\r{"key": "b", "verdict": "revert"}\r'.encode(coding)
+    path.write_bytes(before)
+    for attempt in (Journal, read_verdicts):
+        with pytest.raises(ValueError, match="expected a decision in line 1"):
+            attempt(path)
+    assert path.read_bytes() == before
+
+
+def test_a_journal_that_an_editor_marked_as_utf_8_is_read(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"key": "a", "verdict": "accept"}\n')
+    with Journal(path) as journal:
+        assert journal.verdicts == {"a": "accept"}
+
+
 def test_one_review_at_a_time(tmp_path):
     with Journal(tmp_path / "journal.jsonl"), pytest.raises(ValueError, match="end that first"):
         Journal(tmp_path / "journal.jsonl")

@@ -77,7 +77,7 @@ def _schema(dim):
 
 def _crcs(keys, values):
     "A checksum of each row, its key included."
-    return np.fromiter((zlib.crc32(row, zlib.crc32(key.encode())) for key, row in zip(keys, values, strict=True)), np.uint32, len(keys))
+    return np.fromiter((zlib.crc32(row, zlib.crc32(key.encode())) for key, row in zip(keys, values)), np.uint32, len(keys))
 
 
 def _record(
@@ -108,7 +108,6 @@ _UNFIT = "its checksum does not fit its content"
 
 def _rows(batch):
     "Keys and values (n, dim) of a record batch; raises an error of `_DAMAGE` where they are none."
-    batch.validate(full=True)
     if any(column.null_count for column in batch.columns):
         raise ValueError("a value is missing")
     values = batch.column(1)
@@ -122,6 +121,7 @@ def _read_rows(
 ) -> tuple[list[str], np.ndarray, bool]:  # keys and values (n, dim) of those that are just what was written; whether all of them are
     "Some rows of a record batch; raises an error of `_DAMAGE` where none can be read."
     batch, metadata = reader.get_batch_with_custom_metadata(number)
+    batch.validate()  # its keys were, in full, when the places were looked for
     if "crc32" not in batch.schema.names:  # a file of before 0.2, with a checksum a batch
         keys, values = _rows(batch)
         if metadata is None or metadata.get(b"crc32") != str(zlib.crc32(values, zlib.crc32("\n".join(keys).encode()))).encode():
@@ -130,7 +130,7 @@ def _read_rows(
     batch = batch.take(pa.array(places, pa.int64())) if len(places) < len(batch) else batch
     keys, values = _rows(batch)
     fits = _crcs(keys, values) == batch.column(2).to_numpy()
-    return [key for key, whole in zip(keys, fits, strict=True) if whole], values if fits.all() else values[fits], bool(fits.all())
+    return [key for key, whole in zip(keys, fits) if whole], values if fits.all() else values[fits], bool(fits.all())
 
 # %% ../../nbs/05_model_cache.ipynb #a51b31d1
 _KEYS_ALONE = pa.ipc.IpcReadOptions(included_fields=[0])
@@ -308,7 +308,7 @@ def prepared_batches(
             waiting.extend(islice(jobs, batch_size))
             yield positions[start : start + batch_size], stacked(batch)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/05_model_cache.ipynb #22bc13ad
 class _Forwarding:

@@ -31,7 +31,7 @@ _WORDS = ("accept", "revert", "undo")
 
 def _event(line):
     "One line of a journal; raises `ValueError` for anything else."
-    event = json.loads(line)
+    event = json.loads(line.decode("utf-8-sig"))  # bytes would be taken for UTF-16, too
     if not isinstance(event, dict) or event.get("verdict") not in _WORDS or not isinstance(event.get("key"), str):
         raise ValueError("no decision")
     return event
