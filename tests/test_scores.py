@@ -459,16 +459,28 @@ def test_without_headroom_there_is_no_share_of_it():
 
 
 def test_draws_without_headroom_count_for_any_share_of_it():
-    """Of 60 faces four leave room (a draw has none in exp(-4) = 1.8 %), f is right on one of them and loses another face."""
-    group = np.arange(60)
-    rows = {"raw": group >= 4, "oracle": group >= 0, "f": (group >= 4) & (group != 30) | (group == 0)}
+    """Of 400 faces four leave room (a draw has none in exp(-4) = 1.8 %), f is right on one of them and loses another face."""
+    group = np.arange(400)
+    rows = {"raw": group >= 4, "oracle": group >= 0, "f": (group >= 4) & (group != 300) | (group == 0)}
     conditions = [condition(name, right, group) for name, right in rows.items()]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = ev.posebench_score(pd.concat(conditions), tuple(rows), n_boot=20_000)["headroom"]["f"]["profile"]
-    # All of the room or more is recovered in exp(-3) (1 - exp(-1)) exp(-1) = 1.2 % of the draws: with the 1.8 %, above 2.5.
-    assert (found["value"], found["high"]) == (0, 1)
-    assert found["low"] < -1
+    won, open_, lost, _ = np.random.default_rng(5).multinomial(400, np.array([1, 3, 1, 395]) / 400, 400_000).T
+    shares = np.divide(won - lost, won + open_, where=won + open_ > 0, out=np.full(400_000, np.nan))
+    low, high = (np.quantile(np.nan_to_num(shares, nan=worst), q) for worst, q in ((-np.inf, 0.025), (np.inf, 0.975)))
+    assert (found["value"], found["low"], found["high"]) == (0, low, high) and (low, high) == (-2, 1)
+
+
+def test_two_thousand_draws_by_a_fixed_seed_unless_told_otherwise():
+    rows = lucky(3, 40, {"raw": 0.35, "oracle": 0.75, "f": 0.55})
+    names = ("raw", "oracle", "f")
+    assert ev.posebench_score(rows, names) == ev.posebench_score(rows, names, n_boot=2000, seed=0)
+    assert ev.posebench_score(rows, names) != ev.posebench_score(rows, names, n_boot=2001, seed=0)
+    rng, one = np.random.default_rng(0), rows[rows.condition == "f"]
+    one = one.assign(label=rng.integers(0, 7, len(one)), predicted=rng.integers(0, 7, len(one)))
+    assert ev.evaluate(one) == ev.evaluate(one, n_boot=2000, seed=0)
+    assert ev.evaluate(one) != ev.evaluate(one, n_boot=2000, seed=1) and ev.evaluate(one) != ev.evaluate(one, n_boot=2001, seed=0)
 
 
 @pytest.mark.parametrize("seed", range(20))
