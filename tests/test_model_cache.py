@@ -173,11 +173,13 @@ def test_an_unreadable_picture_stops_the_run_but_keeps_what_was_done(tmp_path):
     assert fill(tmp_path, 40).seen == list(range(16, 40))
 
 
-def test_the_bar_appears_after_two_seconds_and_never_for_what_is_there(tmp_path):
-    call = CALL.format(n=6, log=None, pause=0.9, folder=str(tmp_path), batch=2).replace("batch_size", "desc='embed', batch_size")
-    slow = worker(call, stderr=subprocess.PIPE, text=True).communicate()[1]
-    assert "embed" in slow and "6/6" in slow and "images/s" in slow
-    assert worker(call, stderr=subprocess.PIPE, text=True).communicate()[1] == ""
+def test_the_bar_appears_after_two_seconds_and_never_for_what_is_there(tmp_path, capsys):
+    for pause, seen in ((0.85, True), (0, False)):  # 2.5 s; and all is stored
+        compute(Squares(pause=pause), list(range(6)), keys_of(range(6)), tmp_path, batch_size=2, desc="embed")
+        said = capsys.readouterr().err
+        assert ("embed" in said, "6/6" in said, "images/s" in said) == (seen,) * 3 and bool(said) == seen
+    compute(Squares(pause=0.6), list(range(6, 12)), keys_of(range(6, 12)), tmp_path, batch_size=2)
+    assert capsys.readouterr().err == ""  # 1.8 s
 
 
 # Kills
@@ -604,13 +606,48 @@ def test_what_is_finite_in_double_precision_alone_is_not_stored(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
-def test_the_cores_are_those_that_the_system_gives_or_the_engine_names():
-    code = (
-        "import os\nos.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])\nfrom qcfer.core.model_cache import cores\nprint(cores())"
-    )
-    for told, expected_cores in ({}, "1"), ({"QCFER_CORES": "7"}, "7"):
-        environment = {name: value for name, value in os.environ.items() if name != "QCFER_CORES"} | told
-        assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).strip() == expected_cores
+def test_the_cores_are_those_that_the_system_gives_or_the_engine_names(monkeypatch):
+    monkeypatch.delenv("QCFER_CORES", raising=False)
+    given = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, sorted(given)[:1])
+        assert store.cores() == 1
+    finally:
+        os.sched_setaffinity(0, given)
+    assert store.cores() == len(given)
+    monkeypatch.setenv("QCFER_CORES", "7")
+    assert store.cores() == 7
+
+
+def test_a_batch_is_64_pictures_unless_told_otherwise(tmp_path):
+    sizes = []
+
+    class Counting(Squares):
+        def forward(self, batch):
+            sizes.append(len(batch))
+            return super().forward(batch)
+
+    compute(Counting(), list(range(130)), keys_of(range(130)), tmp_path)
+    assert sizes == [64, 64, 2]
+
+
+def test_a_file_that_another_process_has_merged_away_is_no_loss(tmp_path, monkeypatch):
+    fill(tmp_path, 16, batch_size=2)
+    real, gone = store._write_part, parts(tmp_path)[3]
+
+    def beside(folder, batches, schema):
+        merges = len(parts(tmp_path)) == 10
+        found = real(folder, batches, schema)
+        if merges:
+            gone.unlink()
+        return found
+
+    monkeypatch.setattr(store, "_write_part", beside)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compute(Squares(), list(range(16, 36)), keys_of(range(16, 36)), tmp_path, batch_size=10)
+    monkeypatch.undo()
+    assert len(parts(tmp_path)) == 1 and fill(tmp_path, 36).seen == []
 
 
 def test_importing_the_store_loads_no_framework():
