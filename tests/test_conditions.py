@@ -1,10 +1,27 @@
 """Names of conditions: read in one place, written back as they were, and what they ask of a frontalizer."""
+import re
+from dataclasses import FrozenInstanceError
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from qcfer.frontalize.conditions import Condition, fuse, get_frontalizer, main_condition, prompt_conditions, settings_of, view_names
+from qcfer.core.pictures import PictureList
+from qcfer.frontalize.conditions import (
+    STORE,
+    Condition,
+    frontalizer,
+    fuse,
+    get_frontalizer,
+    main_condition,
+    prompt_conditions,
+    settings_of,
+    show,
+    view_names,
+)
 from qcfer.frontalize.prompt import CONSTRAINTS, get_prompt
 
 class Asked(Exception):
@@ -89,11 +106,25 @@ def test_what_is_no_condition_is_answered_with_those_there_are(name):
         Condition.parse(name)
 
 
+def test_every_registered_frontalizer_is_among_those_that_are_answered():
+    with pytest.raises(ValueError) as caught:
+        Condition.parse("frontal")
+    forms = str(caught.value).partition("or not: ")[2].partition("; found")[0].split(", ")
+    assert "" not in forms and {re.split("[:?]", form)[0].rstrip("[") for form in forms} == set(frontalizer)
+
+
 def test_unknown_constraints_and_prompts_are_named():
     with pytest.raises(ValueError, match="expected constraints of pose, expression, local, identity; found nose"):
         get_frontalizer("qwen?without=nose")
     with pytest.raises(ValueError, match="at least one constraint"):
         get_frontalizer("qwen?without=pose,expression,local,identity")
+
+
+def test_unknown_settings_of_a_run_are_named_beside_those_there_are():
+    with pytest.raises(ValueError, match="^expected settings of qwen out of preset, prompt, without, seed; found sede, stops$"):
+        get_frontalizer("qwen", {"stops": 1, "seed": 2, "sede": 3})
+    with pytest.raises(ValueError, match="^expected settings of geometric out of none; found seed$"):
+        get_frontalizer("geometric", {"seed": 1})
 
 
 def test_settings_come_from_the_signature_and_what_the_run_gives_is_none():
@@ -104,7 +135,15 @@ def test_settings_come_from_the_signature_and_what_the_run_gives_is_none():
 def test_which_conditions_are_compared():
     names = ["raw", "qwen", "qwen+raw", "geometric", "qwen:a/b@c?seed=3", "qwenish", "qwen?prompt=constrained+view"]
     assert prompt_conditions(names) == {"qwen": "A", "qwen:a/b@c?seed=3": "B", "qwen?prompt=constrained+view": "C"}
+    assert prompt_conditions(["qwen?seed=1", "raw", "qwen?seed=0"]) == {"qwen?seed=1": "A", "qwen?seed=0": "B"}
     assert prompt_conditions(["raw", "qwen", "qwen+raw"]) == prompt_conditions([]) == {}
+
+
+def test_conditions_of_equal_names_are_one_and_none_is_changed_in_place():
+    found = {Condition.parse(name) for name in ("qwen?seed=3@auto+raw", "qwen?seed=3@auto+raw", "qwen?seed=4@auto+raw")}
+    assert {str(condition) for condition in found} == {"qwen?seed=3@auto+raw", "qwen?seed=4@auto+raw"} and len(found) == 2
+    with pytest.raises(FrozenInstanceError):
+        found.pop().gate = ""
 
 
 def test_a_run_stands_on_the_first_that_makes_pictures():
@@ -170,3 +209,28 @@ def test_what_stands_beside_is_read_and_written(name, views, method):
     found = Condition.parse(name)
     assert (str(found), found.views, found.is_method) == (name, views, method)
     assert "3dmm" not in found.view and name.endswith("+3dmm") and "3dmm" in found.words
+
+
+def test_what_is_shown_is_kept_below_the_folder_of_the_runs_or_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    images = PictureList([Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)) for _ in range(4)])
+    poses, landmarks = np.array([[50.0, 0, 0], [np.nan] * 3, [-40.0, 0, 0], [0.0, 0, 0]]), np.full((4, 68, 2), np.nan)
+    mirror, turned = get_frontalizer("mirrored"), [True, False, True, True]  # however frontal, where the pose is known
+    kept, held = (show(mirror, images, pd.DataFrame(index=range(4)), poses, landmarks, out) for out in (tmp_path, None))
+    assert len(list((tmp_path / STORE).rglob("*.png"))) == 3
+    for view, on_disk in ((kept, True), (held, False)):
+        assert view.id == "mirrored" and view.table["status"].tolist() == ["done" if each else "kept" for each in turned]
+        assert [bool(file) for file in view.table["file"]] == [each and on_disk for each in turned]
+        for row, each in enumerate(turned):
+            expected = np.asarray(images[row])[:, ::-1] if each else np.asarray(images[row])
+            np.testing.assert_array_equal(np.asarray(view.pictures[row]), expected)
+
+
+def test_what_another_program_frontalized_is_shown_as_it_is(tmp_path):
+    images = PictureList([Image.new("RGB", (12, 12), colour) for colour in ("red", "green")])
+    faces = pd.DataFrame({"image": ["a.jpg", "b.jpg"]})
+    Image.new("RGB", (12, 12), "blue").save(tmp_path / "a.png")
+    poses, landmarks = np.array([[60.0, 0, 0], [0.0, 0, 0]]), np.full((2, 68, 2), np.nan)
+    view = show(get_frontalizer("imported", directory=tmp_path, device="cpu"), images, faces, poses, landmarks, tmp_path / "out")
+    assert [view.pictures[row].getpixel((5, 5)) for row in (0, 1)] == [(0, 0, 255), (0, 128, 0)]
+    assert view.table["status"].tolist() == ["done", "kept"] and view.id.startswith("imported@") and not (tmp_path / "out").exists()

@@ -294,6 +294,13 @@ def test_the_limit_on_kernel_machines(data):
         ESV(candidates="SVM", svm_max_samples=100).fit(X, y)
 
 
+@pytest.mark.parametrize("candidates, limit", [("default", 60_000), ("rafdb", 20_000)])
+def test_kernel_machines_take_part_up_to_the_rows_that_the_docs_say(candidates, limit):
+    for rows, machine in ((limit, True), (limit + 1, False)):
+        names = ESV(candidates=candidates).usable_candidates(np.arange(rows) % 7)
+        assert ("SVM" in map(kind, names)) == machine and "LR" in map(kind, names)
+
+
 @pytest.mark.parametrize(
     "settings, words",
     [
@@ -399,6 +406,21 @@ def test_the_forest_is_the_papers(data, monkeypatch):
         assert trees == 500
         assert {"max_depth": 30, "min_samples_split": 5, "min_samples_leaf": 2}.items() <= shape.items()
     assert len({shape["random_state"] for _, shape in made}) == len({shape["max_features"] for _, shape in made}) == 2
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", None, {0: 5.0}])
+def test_a_forest_is_scikit_learns_with_the_floor_where_classes_are_balanced(class_weight, data):
+    rows = np.r_[np.flatnonzero(data[1] != "neutral"), np.flatnonzero(data[1] == "neutral")[:10]]
+    X, y = data[0][rows], data[1][rows]
+    said = ESV(candidates=["RF"], cv=None, class_weight=class_weight, random_state=0).fit(X, y).predict_proba(X)
+    seed = np.random.RandomState(0).randint(2**31 - 2)
+    shape = {"max_depth": 30, "min_samples_split": 5, "min_samples_leaf": 2, "max_features": "sqrt", "random_state": seed}
+    codes = np.unique(y, return_inverse=True)[1]
+    share = np.bincount(codes).max() * 0.3 / np.bincount(codes)
+    balanced = class_weight == "balanced"
+    forest = RandomForestClassifier(20, **shape, class_weight=None if balanced else class_weight)
+    forest.fit(X, codes, np.maximum(1, share)[codes] if balanced else None)
+    assert share.max() > 2 and said == pytest.approx(forest.predict_proba(X), abs=1e-6)
 
 
 def test_files_that_are_no_ensemble_are_refused(data, tmp_path):

@@ -1,5 +1,6 @@
 """Training: the same numbers as plain estimators, nothing from the test set, nothing twice, nothing lost."""
 import hashlib
+import itertools
 import os
 import pickle
 import random
@@ -8,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,18 +22,21 @@ from sklearn.model_selection import PredefinedSplit
 import qcfer
 from qcfer.classify import train
 from qcfer.classify.afp import AFP
-from qcfer.classify.esv import ESV
+from qcfer.classify.esv import ESV, KernelSVC
 from qcfer.classify.ladders import LADDERS, ONE_LR, choices_ladder
 from qcfer.classify.train import (
     AS_SELECTED,
     Method,
     Rung,
+    _predict_ms,
     _publish,
     array_hash,
     can_be_fitted,
+    facts_of,
     fit_methods,
     make_estimator,
     parameter_count,
+    prediction_rows,
     rung_key,
     val_fold,
 )
@@ -86,6 +90,12 @@ def test_the_yardstick_is_one_kernel_machine(data, tmp_path):
     plain = make_pipeline(AFP(normalize=False, scaling="standard"), SVC(C=5, break_ties=True)).fit(features[known], faces["label"][known])
     assert (rows["predicted"] == plain.predict(features[~known])).mean() > 0.99
     assert rows[PROBABILITIES].isna().all(axis=None)
+
+
+def test_the_yardstick_has_the_penalty_that_its_name_says():
+    whole, plain = (make_estimator(Method(afp=afp, esv=None), np.zeros(0)) for afp in ({}, None))
+    assert [type(step) for _, step in whole.steps] == [AFP, KernelSVC] and type(plain) is KernelSVC
+    assert whole[-1].C == plain.C == 5 and facts_of(plain.fit(np.eye(4), [0, 0, 1, 1]))["members"] == ["SVC C=5"]
 
 
 def test_the_test_set_has_no_say(data, tmp_path):
@@ -143,6 +153,56 @@ def test_nothing_is_fitted_twice(data, tmp_path, monkeypatch):
     assert len(fitted) == count
 
 
+def test_few_faces_are_fitted_without_workers(data, tmp_path, monkeypatch):
+    "Up to `SMALL` faces: what is fitted is fitted in this process, where it can be counted."
+    import qcfer.classify.esv
+
+    fitted, original = [], qcfer.classify.esv._fit_candidate
+
+    def fit_candidate(name, *rest):
+        fitted.append((name, os.environ.get("TQDM_DISABLE")))
+        return original(name, *rest)
+
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr(qcfer.classify.esv, "_fit_candidate", fit_candidate)
+    monkeypatch.setattr(train, "SMALL", len(data[1]))
+    fit([LR, LR.changed({"afp": None})], data, tmp_path)
+    assert set(fitted) == {(name, None) for name in LR.esv["candidates"]}  # with the bars on, which nothing would write over
+
+
+def test_what_takes_long_has_a_bar_that_counts_the_rungs(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tqdm.std.time", itertools.count(0, 3).__next__)  # three seconds each time that it is asked
+    fit([LR, LR.changed({"afp": None})], data, tmp_path)
+    last = capsys.readouterr().err.replace("\r", "\n").strip().split("\n")[-1]
+    assert last.startswith("train: 100%") and "| 2/2 [" in last and last.endswith(" rungs]")
+
+
+def test_a_method_is_not_changed_in_place():
+    with pytest.raises(FrozenInstanceError):
+        LR.seed = 1
+    assert LR.changed({"seed": 1}).seed == 1 and LR.seed == 0
+
+
+@pytest.mark.parametrize(
+    ("condition", "change", "found"),
+    [("raw+3dmm", "-3dmm", "raw"), ("geometric+raw+3dmm", "-3dmm", "geometric+raw"), ("raw", "-3dmm", "raw"), ("raw", "oracle", "oracle")],
+)
+def test_what_stands_beside_a_condition_can_be_taken_off(condition, change, found):
+    assert Method(condition).changed({"condition": change}) == Method(found)
+
+
+def test_how_the_faces_are_numbered_makes_no_other_rung(data):
+    features, faces = data
+    assert rung_key(LR, array_hash(features), faces.set_index(faces.index + 1000)) == rung_key(LR, array_hash(features), faces)
+
+
+def test_the_order_in_which_settings_are_written_makes_no_other_rung(data):
+    features, faces = data
+    esv = {"top_m": 2, "candidates": ["LR C=0.1", "LR C=10"], "voting": "hard"}
+    one, two = (rung_key(Method(esv=settings), array_hash(features), faces) for settings in (esv, dict(reversed(esv.items()))))
+    assert one == two != rung_key(LR, array_hash(features), faces)
+
+
 def test_whatever_matters_makes_another_rung(data, tmp_path):
     features, faces = data
     rungs = fit([LR, LR.changed({"seed": 1}), LR.changed({"afp": {"whiten": True}}), LR.changed({"split": 1})], data, tmp_path)
@@ -195,6 +255,33 @@ def test_other_val_faces_keep_groups_whole_and_the_size(data):
     assert (folds[1] != folds[2]).any()
 
 
+@pytest.mark.parametrize(("val", "held"), [(300, 1 / 2), (200, 1 / 3), (500, 1 / 2)])
+def test_other_val_faces_are_as_many_but_never_more_than_half(val, held):
+    faces = pd.DataFrame({"label": np.arange(600) % 3, "group": np.arange(600), "split": np.repeat(["val", "train"], [val, 600 - val])})
+    assert (val_fold(faces, 1) == 0).mean() == pytest.approx(held, abs=0.01)
+
+
+def test_predictions_stand_beside_the_faces_that_they_are_of(data):
+    _, faces = data
+    part = faces.iloc[[5, 3, 700]].assign(yaw=[1.0, 2.0, 3.0], another=0)
+    rows = prediction_rows(part, np.eye(7)[[1, 0, 6]], np.array([1, 0, 6]))
+    assert rows.columns.tolist() == ["image", "split", "label", "group", "yaw", *PROBABILITIES, "predicted"]
+    assert rows["image"].tolist() == ["5.png", "3.png", "700.png"] and rows.index.tolist() == [0, 1, 2]
+    assert (rows[PROBABILITIES].to_numpy().argmax(1) == rows["predicted"]).all()
+
+
+def test_what_it_took_is_told_in_milliseconds_a_face():
+    class Slow:
+        "Takes a fiftieth of a second, however many faces there are."
+
+        def predict(self, features):
+            time.sleep(0.02)
+
+    for faces in (0, 1, 10):
+        found = _predict_ms(Slow(), np.zeros((faces, 2)))
+        assert 20 <= found * max(1, faces) < 500 and found == round(found, 5)
+
+
 def test_a_ladder_that_ends_in_one_classifier_is_scored(data, tmp_path):
     ladder = LADDERS["modules"]
     rungs = ladder.methods(Method(esv=ONE_LR))
@@ -226,14 +313,19 @@ def test_a_rung_that_no_candidate_can_fit_is_known_before():
     assert can_be_fitted(LADDERS["reference"].methods(Method())["reference: SVC"], labels)
 
 
-def test_parameters_are_counted(data, tmp_path):
-    features, faces = data
-    X, y = features[:300], faces["label"][:300]
-    assert parameter_count(LogisticRegression().fit(X, y)) == 7 * 30 + 7
-    network = ESV(candidates=["MLP"], cv=None, random_state=0).fit(X, y).estimators_[0]
-    assert parameter_count(network) == 2 * 30 + 31 * 256 + 257 * 128 + 129 * 7  # mean and scale of 30 features, three layers
-    machine = ESV(candidates=["SVM C=1"], cv=None, random_state=0).fit(X, y).estimators_[0].calibrated_classifiers_[0].estimator[-1]
+def test_parameters_are_counted(data):
+    X, y = data[0][:100], data[1]["label"][:100] % 3
+    assert parameter_count(LogisticRegression().fit(X, y)) == 3 * 30 + 3
+    calibrated = ESV(candidates=["SVM C=1"], cv=None, random_state=0).fit(X, y).estimators_[0]
+    machine = calibrated.calibrated_classifiers_[0].estimator[-1]
     assert parameter_count(machine) == machine.support_vectors_.size + machine.dual_coef_.size + machine.intercept_.size
+    assert parameter_count(calibrated) == parameter_count(machine) + 3 * 2  # slope and offset of a sigmoid for each class
+
+
+def test_parameters_of_a_network_are_counted(data):
+    features, faces = data
+    network = ESV(candidates=["MLP"], cv=None, random_state=0).fit(features[:300], faces["label"][:300]).estimators_[0]
+    assert parameter_count(network) == 2 * 30 + 31 * 256 + 257 * 128 + 129 * 7  # mean and scale of 30 features, three layers
 
 
 def test_several_workers_say_the_same_as_one(data, tmp_path, monkeypatch):
