@@ -177,6 +177,16 @@ def test_what_takes_long_has_a_bar_that_counts_the_rungs(data, tmp_path, monkeyp
     assert last.startswith("train: 100%") and "| 2/2 [" in last and last.endswith(" rungs]")
 
 
+@pytest.mark.parametrize("said", [None, "0", "1"])
+def test_what_the_user_said_of_bars_is_kept(data, tmp_path, monkeypatch, said):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    if said is not None:
+        monkeypatch.setenv("TQDM_DISABLE", said)
+    monkeypatch.setattr(train, "SMALL", 10)
+    fit([LR, LR.changed({"afp": None})], data, tmp_path)
+    assert os.environ.get("TQDM_DISABLE") == said
+
+
 def test_a_method_is_not_changed_in_place():
     with pytest.raises(FrozenInstanceError):
         LR.seed = 1

@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import time
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from io import BytesIO
@@ -432,6 +432,18 @@ SMALL = 2_000
 "Up to this many faces a rung takes less time than a worker needs to start."
 
 
+@contextmanager
+def _without_bars():
+    "The bars of several workers would write over each other; what the environment said is kept."
+    said = os.environ.get("TQDM_DISABLE")
+    os.environ["TQDM_DISABLE"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["TQDM_DISABLE"]
+        os.environ.update({"TQDM_DISABLE": said} if said is not None else {})
+
+
 def _fit_all(todo, manifest, keep_models, engine):
     "Fit rungs ({folder: (method, features)}), on large sets as many at once as there are cores."
     from joblib import Parallel, delayed
@@ -442,13 +454,9 @@ def _fit_all(todo, manifest, keep_models, engine):
         with engine.joblib():
             Parallel(workers, batch_size=1)(jobs)
         return
-    if workers > 1:
-        os.environ["TQDM_DISABLE"] = "1"  # the bars of several workers would write over each other
-    try:
+    with _without_bars() if workers > 1 else nullcontext():
         done = Parallel(workers, return_as="generator_unordered")(jobs)
         list(tqdm(done, total=len(todo), desc="train", unit=" rungs", delay=2))
-    finally:
-        os.environ.pop("TQDM_DISABLE", None)
 
 # %% ../../nbs/62_train.ipynb #81258d39
 def sweep_fits(
