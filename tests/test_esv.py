@@ -18,6 +18,7 @@ from sklearn.svm import SVC
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.estimator_checks import check_estimator
 
+from qcfer.classify import esv
 from qcfer.classify.afp import AFP
 from qcfer.classify.esv import ESV, NAMES, PRESETS, KernelSVC, class_weights, floor_weights, kind, load, save
 
@@ -510,3 +511,33 @@ def test_other_warnings_are_passed_on(data, monkeypatch):
     monkeypatch.setattr("qcfer.classify.esv._fit_candidate", fit)
     with pytest.warns(UserWarning, match="the sky is falling"):
         ESV(candidates=["LR C=1"], cv=None).fit(*data)
+
+
+def test_the_papers_ensembles():
+    """Section 4.2: how many of each kind vote for each set."""
+    assert PRESETS == {"rafdb": {"LR": 5, "SVM": 1}, "affectnet7": {"LR": 1}, "expw": {"RF": 2, "LR": 3}}
+
+
+def test_a_pair_shares_its_vote_by_the_tangent_of_its_margin(data):
+    rows = np.isin(data[1], ["anger", "fear"])
+    machine = KernelSVC(C=1).fit(data[0][rows], data[1][rows])
+    margin = machine.decision_function(data[0])
+    np.testing.assert_allclose(machine.shared_votes(data[0]), np.stack([-np.tanh(3 * margin), np.tanh(3 * margin)], 1) / 2, atol=1e-5)
+
+
+def test_a_kernel_machine_is_calibrated_once_on_held_out_scores(data):
+    X, y = data[0][:300], np.unique(data[1][:300], return_inverse=True)[1]
+    fitted = esv._fit_candidate("SVM C=1", X, y, None, "balanced", 0)
+    assert len(fitted.calibrated_classifiers_) == 1 and fitted.cv == 3 and fitted.ensemble is False
+
+
+def test_a_quota_of_kinds_is_kept(data):
+    model = ESV(candidates={"LR": 2, "RF": 1}, cv=2, random_state=0).fit(data[0][:300], data[1][:300])
+    chosen = [row["name"] for row in model.candidates_ if row["selected"]]
+    assert sorted(map(kind, chosen)) == ["LR", "LR", "RF"]
+
+
+def test_what_hides_in_an_array_of_objects_is_found():
+    hidden = np.array([None, SVC()], dtype=object)
+    assert "sklearn.svm" in esv._strange(list(esv._parts({"a": [hidden]}, set())))
+    assert [type(part) for part in esv._parts(np.zeros(3), set())] == [np.ndarray]

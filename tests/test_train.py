@@ -500,3 +500,36 @@ def test_a_search_tells_of_val_and_test_and_its_voters_can_be_taken_again(data, 
     assert make_estimator(method, np.zeros(700)).cv == 3  # so few val faces decide little
     assert isinstance(make_estimator(method.changed({"search": {"cv": "val"}}), np.zeros(700)).cv, PredefinedSplit)
     assert isinstance(make_estimator(method, np.zeros(5_000)).cv, PredefinedSplit)
+
+
+def test_the_same_split_draws_the_same_faces(data):
+    _, faces = data
+    known = faces[faces["split"] != "test"]
+    one, again, other = (val_fold(faces, split) for split in (4, 4, 5))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any() and len(one) == len(known)
+
+
+def test_facts_name_those_who_vote_and_what_a_forest_looks_at(data):
+    features, faces = data
+    X, y = features[:200], faces["label"][:200].to_numpy()
+    model = ESV(candidates=["LR C=0.1", "LR C=10"], top_m=1, cv=2, random_state=0).fit(X, y)
+    (best,) = [row["name"] for row in model.candidates_ if row["selected"]]
+    facts = facts_of(model)
+    assert facts["members"] == [best] and facts["importance"] is None and len(facts["candidates"]) == 2
+    forest = ESV(candidates=["RF"], cv=None, random_state=0).fit(X, y)
+    assert facts_of(forest)["importance"] == forest.estimators_[0].feature_importances_.round(6).tolist()
+
+
+def test_a_rung_is_a_folder_that_stays_the_same():
+    rung = train.Rung(Path("somewhere"))
+    assert rung.model == Path("somewhere", "model.skops") and rung == train.Rung(Path("somewhere"))
+    with pytest.raises(FrozenInstanceError):
+        rung.folder = Path("elsewhere")
+
+
+def test_a_rung_that_cannot_be_written_leaves_nothing_behind(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "write_sums", lambda folder: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        fit([LR], data, tmp_path)
+    assert list((tmp_path / "cache" / "rungs").iterdir()) == []
