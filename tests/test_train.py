@@ -507,7 +507,7 @@ def test_the_same_split_draws_the_same_faces(data):
     known = faces[faces["split"] != "test"]
     one, again, other = (val_fold(faces, split) for split in (4, 4, 5))
     np.testing.assert_array_equal(one, again)
-    assert (one != other).any() and len(one) == len(known)
+    assert (one != other).any() and len(one) == len(known) and set(one) == {-1, 0}
 
 
 def test_facts_name_those_who_vote_and_what_a_forest_looks_at(data):
@@ -533,3 +533,14 @@ def test_a_rung_that_cannot_be_written_leaves_nothing_behind(data, tmp_path, mon
     with pytest.raises(OSError, match="No space left"):
         fit([LR], data, tmp_path)
     assert list((tmp_path / "cache" / "rungs").iterdir()) == []
+
+
+def test_fits_are_kept_up_to_a_size(data, tmp_path, monkeypatch):
+    def kept():
+        return len(list(Path(train.fit_memory().store_backend.location).rglob("output.pkl")))
+
+    fit([LR], data, tmp_path / "one")
+    assert kept() >= 2
+    monkeypatch.setattr(train, "_KEPT_BYTES", 1)
+    fit([LR.changed({"afp": None})], data, tmp_path / "two")
+    assert kept() == 0
