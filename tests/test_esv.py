@@ -1,4 +1,5 @@
 """The ensemble: scikit-learn's contract, selection, voting, the kernel machine, and files that nobody vouches for."""
+
 import warnings
 import zipfile
 from pathlib import Path
@@ -208,9 +209,11 @@ def test_no_ranking_means_all_vote(data):
 def test_auto_takes_the_count_that_predicts_held_out_rows_best(data):
     X, y = data
     fold = np.where(np.arange(len(y)) < 600, -1, 0)
+
     def held_out(m):
         ensemble = ESV(candidates=["LR C=1", "SVM C=1", "SVM C=10"], cv=PredefinedSplit(fold), top_m=m, random_state=0).fit(X, y)
         return ensemble.top_m_, (ensemble.classes_[ensemble.validation_proba_.argmax(1)] == y[600:]).mean()
+
     accuracies = [held_out(m)[1] for m in (1, 2, 3)]
     assert held_out("auto") == (1 + int(np.argmax(accuracies)), max(accuracies))
 
@@ -529,6 +532,22 @@ def test_a_kernel_machine_is_calibrated_once_on_held_out_scores(data):
     X, y = data[0][:300], np.unique(data[1][:300], return_inverse=True)[1]
     fitted = esv._fit_candidate("SVM C=1", X, y, None, "balanced", 0)
     assert len(fitted.calibrated_classifiers_) == 1 and fitted.cv == 3 and fitted.ensemble is False
+
+
+@pytest.mark.parametrize("C", [1, 5, 10])
+def test_a_kernel_machine_has_the_penalty_of_its_name(data, C):
+    X, y = data[0][:300], np.unique(data[1][:300], return_inverse=True)[1]
+    fitted = esv._fit_candidate(f"SVM C={C}", X, y, None, None, 0)
+    assert fitted.calibrated_classifiers_[0].estimator[-1].C == fitted.estimator[-1].C == C
+
+
+def test_a_kernel_machine_that_is_fitted_again_forgets_the_first_time(data):
+    X, y = data
+    again = KernelSVC(C=1).fit(X[:200], y[:200])
+    again.decision_function(X[:5])
+    np.testing.assert_array_equal(
+        again.fit(X[200:400], y[200:400]).decision_function(X), KernelSVC(C=1).fit(X[200:400], y[200:400]).decision_function(X)
+    )
 
 
 def test_a_quota_of_kinds_is_kept(data):
