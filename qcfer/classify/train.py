@@ -25,7 +25,7 @@ import pandas as pd
 from platformdirs import user_config_dir
 from tqdm import tqdm
 
-from ..core.files import SUMS, atomic_path, cache_dir, changed_files, code_hash, sha256, sweep, write_sums
+from ..core.files import atomic_path, cache_dir, code_hash, is_whole, sha256, sweep, write_sums
 from ..core.labels import CLASSES, PROBABILITIES
 from ..core.model_cache import cores
 
@@ -389,7 +389,7 @@ class Rung:
     def is_whole(self, with_model: bool = False) -> bool:
         "Whether every file is there and as it was written."
         names = {"predictions.parquet", "facts.json", *(["model.skops"] if with_model else [])}
-        return all((self.folder / name).is_file() for name in (SUMS, *names)) and not changed_files(self.folder)
+        return is_whole(self.folder) and all((self.folder / name).is_file() for name in names)
 
 
 def _fit_rung(method, features, manifest, folder, keep_model):

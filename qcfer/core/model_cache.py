@@ -122,7 +122,7 @@ def _read_rows(
     "Some rows of a record batch; raises an error of `_DAMAGE` where none can be read."
     batch, metadata = reader.get_batch_with_custom_metadata(number)
     batch.validate()  # its keys were, in full, when the places were looked for
-    if "crc32" not in batch.schema.names:  # a file of before 0.2, with a checksum a batch
+    if "crc32" not in batch.schema.names:  # a file of 0.2.0 or before, with a checksum a batch
         keys, values = _rows(batch)
         if metadata is None or metadata.get(b"crc32") != str(zlib.crc32(values, zlib.crc32("\n".join(keys).encode()))).encode():
             raise ValueError(_UNFIT)
