@@ -175,7 +175,7 @@ def _each(work, names, words):
     finally:
         pool.shutdown(cancel_futures=True)
 
-
+# %% ../../nbs/02a_object_stores.ipynb #bb1e1c77
 class Copy:
     """A folder of this machine that is kept like a place far away. Raises `RemoteError`; what is here is kept then.
 
